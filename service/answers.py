@@ -1,0 +1,299 @@
+"""What the service answers, as frozen dataclasses, and how they are read from its responses. Sends nothing."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why something was refused (RFC 9457).
+
+    `type` is stable and for programs, `detail` is for a person; `index` is the position of the bad image, None
+    for the whole request; `instance` is the request's id in the service's log; `reasons` say why it is not ready.
+    """
+
+    type: str
+    title: str
+    status: int | None
+    detail: str
+    index: int | None = None
+    instance: str | None = None
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join([self.detail or self.title, *self.reasons])
+
+
+class ResightError(Exception):
+    """A request that was not answered as asked; `problem` says why, in the service's words where it spoke."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status, None when there was no answer at all."""
+        return self.problem.status
+
+
+class Unreachable(ResightError):
+    """Nothing answers at the URL, or the connection broke."""
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """The model an answer was computed with; `sha256` is that of the shipped file."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What became of one image: status is created, duplicate, updated or (with on_error="skip") failed."""
+
+    index: int
+    status: str
+    crop_id: str | None
+    identity: str | None
+    camera: str | None
+    problem: Problem | None
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    results: tuple[Enrolled, ...]
+    model: ModelName
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A crop as the gallery keeps it; None for what is not known about it."""
+
+    crop_id: str
+    identity: str | None
+    camera: str | None
+    captured_at: datetime | None
+    track: str | None
+    meta: Mapping[str, Any] | None
+    enrolled_at: datetime
+
+
+@dataclass(frozen=True)
+class Page:
+    crops: tuple[Crop, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One of an identity's nearest crops. `distance` is ‖a − b‖₂ / 2 in [0, 1]."""
+
+    crop_id: str
+    camera: str | None
+    captured_at: datetime | None
+    distance: float
+
+
+@dataclass(frozen=True)
+class Match:
+    """One ranked identity (None: a crop without one), by its nearest crop; `similarity` is 1 − `distance`."""
+
+    rank: int
+    identity: str | None
+    distance: float
+    similarity: float
+    crop_id: str
+    camera: str | None
+    captured_at: datetime | None
+    support: int | None
+    crops: tuple[Hit, ...]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """`weights` float32 [h, w]: how much attention each position of the last map receives."""
+
+    h: int
+    w: int
+    weights: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The answer to a query. `matches` are ranked by distance; `searched` counts the crops left by the filters.
+
+    `verdict` is match, ambiguous, unknown, empty_gallery, or None where nothing says what a match is.
+    `attention` has one entry for each image when `explain` was asked, else none.
+    """
+
+    verdict: str | None
+    matches: tuple[Match, ...]
+    searched: int
+    exact: bool
+    model: ModelName
+    timings_ms: Mapping[str, float]
+    attention: tuple[Attention, ...]
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What serves; `details` is everything `GET /model` says."""
+
+    name: str
+    sha256: str
+    licence_notice: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """`details` is everything `GET /readyz` says, the reason included when the service is not ready."""
+
+    ready: bool
+    reason: str | None
+    details: Mapping[str, Any]
+
+
+def read_problem(answer: Json) -> Problem:
+    """A problem of the service; what it left out is filled with RFC 9457's defaults."""
+    status, index, instance = answer.get("status"), answer.get("index"), answer.get("instance")
+    return Problem(
+        type=str(answer.get("type", "about:blank")),
+        title=str(answer.get("title", "")),
+        status=status if isinstance(status, int) else None,
+        detail=str(answer.get("detail", "")),
+        index=index if isinstance(index, int) else None,
+        instance=instance if isinstance(instance, str) else None,
+        reasons=tuple(map(str, answer.get("reasons") or ())),
+    )
+
+
+def problem_of(response: httpx.Response) -> Problem:
+    """The problem in an error response; one made from its status line when something else answered (a proxy)."""
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict) and "title" in answer:
+        return read_problem({"status": response.status_code, **answer})
+    title = response.reason_phrase or "error"
+    return Problem("about:blank", title, response.status_code, f"{response.status_code} {title}")
+
+
+def read_enrolment(response: httpx.Response) -> Enrolment:
+    answer = response.json()
+    return Enrolment(tuple(_enrolled(result) for result in answer["results"]), _model(answer["model"]))
+
+
+def read_ranking(response: httpx.Response) -> Ranking:
+    answer = response.json()
+    return Ranking(
+        verdict=answer["verdict"],
+        matches=tuple(_match(match) for match in answer["matches"]),
+        searched=answer["searched"],
+        exact=answer["exact"],
+        model=_model(answer["model"]),
+        timings_ms=answer.get("timings_ms", {}),
+        attention=tuple(_attention(one) for one in answer.get("attention") or ()),
+    )
+
+
+def read_embeddings(response: httpx.Response) -> NDArray[np.float32]:
+    """The NPY body as float32 [N, D]."""
+    embeddings = np.load(io.BytesIO(response.content), allow_pickle=False)
+    if embeddings.ndim != 2 or embeddings.dtype != np.float32:
+        raise ValueError(f"expected float32 [N, D], got {embeddings.dtype} {embeddings.shape}")
+    return np.asarray(embeddings, dtype=np.float32)
+
+
+def read_page(response: httpx.Response) -> Page:
+    answer = response.json()
+    return Page(tuple(_crop(crop) for crop in answer["crops"]), answer["next_cursor"])
+
+
+def read_crop(response: httpx.Response) -> Crop:
+    return _crop(response.json())
+
+
+def read_model(response: httpx.Response) -> ServedModel:
+    answer = response.json()
+    return ServedModel(answer["name"], answer["sha256"], answer["licence_notice"], answer)
+
+
+def read_readiness(response: httpx.Response) -> Readiness:
+    """From 200 and from 503 alike: both are answers to this question."""
+    answer = response.json()
+    ready = response.status_code == 200
+    return Readiness(ready, None if ready else str(problem_of(response)), answer)
+
+
+def read_nothing(response: httpx.Response) -> None:
+    """For answers without a body."""
+
+
+def _enrolled(result: Json) -> Enrolled:
+    problem = result.get("problem")
+    return Enrolled(
+        index=result["index"],
+        status=result["status"],
+        crop_id=result.get("crop_id"),
+        identity=result.get("identity"),
+        camera=result.get("camera"),
+        problem=None if problem is None else read_problem(problem),
+    )
+
+
+def _match(match: Json) -> Match:
+    return Match(
+        rank=match["rank"],
+        identity=match["identity"],
+        distance=match["distance"],
+        similarity=match["similarity"],
+        crop_id=match["crop_id"],
+        camera=match["camera"],
+        captured_at=_moment(match["captured_at"]),
+        support=match["support"],
+        crops=tuple(_hit(hit) for hit in match["crops"]),
+    )
+
+
+def _hit(hit: Json) -> Hit:
+    return Hit(hit["crop_id"], hit["camera"], _moment(hit["captured_at"]), hit["distance"])
+
+
+def _crop(crop: Json) -> Crop:
+    return Crop(
+        crop_id=crop["crop_id"],
+        identity=crop["identity"],
+        camera=crop["camera"],
+        captured_at=_moment(crop["captured_at"]),
+        track=crop["track"],
+        meta=crop["meta"],
+        enrolled_at=datetime.fromisoformat(crop["enrolled_at"]),
+    )
+
+
+def _model(model: Json) -> ModelName:
+    return ModelName(model["name"], model["sha256"])
+
+
+def _attention(attention: Json) -> Attention:
+    h, w = attention["h"], attention["w"]
+    return Attention(h, w, np.asarray(attention["weights"], dtype=np.float32).reshape(h, w))
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

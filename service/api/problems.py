@@ -1,0 +1,283 @@
+"""Every error of the API: one table of kinds, one body (RFC 9457), one place that names an exception's kind.
+
+`type` is stable and may be compared by a program; `detail` is one sentence for a person that says what
+to do; `instance` is the id of the request, the same as in `X-Request-Id` and in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.gallery.records import (
+    GalleryDamaged,
+    GalleryError,
+    InvalidCursor,
+    InvalidEmbedding,
+    ModelMismatch,
+    UnknownCrop,
+)
+from service.inference.batching import EmbeddingFailed, QueueFull, WorkerStopped
+from service.inference.images import ImageError
+from service.telemetry import request_id
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Kind(Enum):
+    """A kind of problem: the end of its `type`, its status and its title."""
+
+    MALFORMED_BODY = ("malformed-body", 400, "The body cannot be read")
+    NOT_FOUND = ("not-found", 404, "There is no such page")
+    UNKNOWN_CROP = ("unknown-crop", 404, "There is no such crop")
+    NO_STORED_IMAGE = ("no-stored-image", 404, "No picture was kept of this crop")
+    METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "This page does not know that method")
+    MODEL_MISMATCH = ("model-mismatch", 409, "The embedding is of another model")
+    BODY_TOO_LARGE = ("body-too-large", 413, "The request is too large")
+    FILE_TOO_LARGE = ("file-too-large", 413, "A file is too large")
+    IMAGE_TOO_LARGE = ("image-too-large", 413, "A picture has too many pixels")
+    UNSUPPORTED_MEDIA_TYPE = ("unsupported-media-type", 415, "The body has a type that is not known here")
+    EMPTY_IMAGE = ("empty-image", 422, "A file is empty")
+    NOT_AN_IMAGE = ("not-an-image", 422, "A file is not a picture")
+    TRUNCATED_IMAGE = ("truncated-image", 422, "A picture is cut short or damaged")
+    NO_IMAGES = ("no-images", 422, "The request brings no image")
+    TOO_MANY_IMAGES = ("too-many-images", 422, "The request brings too many images")
+    UNKNOWN_FIELD = ("unknown-field", 422, "The request has a field that is not known here")
+    INVALID_FIELD = ("invalid-field", 422, "A field has a value that cannot be used")
+    INVALID_CURSOR = ("invalid-cursor", 422, "The cursor is not one of this gallery")
+    QUEUE_FULL = ("queue-full", 429, "The service is busy")
+    INTERNAL_ERROR = ("internal-error", 500, "The service failed")
+    INFERENCE_FAILED = ("inference-failed", 500, "The model gave no usable embedding")
+    NOT_READY = ("not-ready", 503, "The service cannot answer now")
+    REQUEST_REFUSED = ("request-refused", 400, "The request was refused")
+
+    def __init__(self, slug: str, status: int, title: str) -> None:
+        self.slug = slug
+        self.status = status
+        self.title = title
+
+    @property
+    def type(self) -> str:
+        """The stable URI reference of this kind."""
+        return f"/problems/{self.slug}"
+
+
+class Problem(Exception):
+    """One problem with a request. `index` is the position of the bad image or item, where there is one."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        index: int | None = None,
+        reasons: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.index = index
+        self.reasons = tuple(reasons)
+        self.headers = dict(headers or {})
+
+    def at(self, index: int) -> Problem:
+        """The same problem at another position."""
+        return Problem(self.kind, self.detail, index, self.reasons, self.headers)
+
+    def body(self) -> dict[str, Any]:
+        """The members of the RFC 9457 object."""
+        members: dict[str, Any] = {
+            "type": self.kind.type,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            "instance": request_id(),
+        }
+        if self.index is not None:
+            members["index"] = self.index
+        if self.reasons:
+            members["reasons"] = list(self.reasons)
+        return members
+
+
+class ProblemBody(BaseModel):
+    """The body of every error, `application/problem+json` (RFC 9457)."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(description="the kind of problem; stable", examples=["/problems/not-an-image"])
+    title: str = Field(description="the kind of problem in words")
+    status: int = Field(description="the HTTP status")
+    detail: str = Field(description="what is wrong with this request and what to do")
+    instance: str = Field(description="the id of the request, as in X-Request-Id and the log")
+    index: int | None = Field(None, description="the position of the bad image or item")
+    reasons: list[str] | None = Field(None, description="why the service is not ready")
+
+
+# What any route may answer that reads a form, and what any may that embeds pictures.
+FORM_KINDS = (
+    Kind.MALFORMED_BODY,
+    Kind.BODY_TOO_LARGE,
+    Kind.FILE_TOO_LARGE,
+    Kind.UNSUPPORTED_MEDIA_TYPE,
+    Kind.NO_IMAGES,
+    Kind.TOO_MANY_IMAGES,
+    Kind.UNKNOWN_FIELD,
+    Kind.INVALID_FIELD,
+)
+PICTURE_KINDS = (
+    Kind.IMAGE_TOO_LARGE,
+    Kind.EMPTY_IMAGE,
+    Kind.NOT_AN_IMAGE,
+    Kind.TRUNCATED_IMAGE,
+    Kind.QUEUE_FULL,
+    Kind.INFERENCE_FAILED,
+    Kind.NOT_READY,
+)
+
+IMAGE_KINDS = {
+    "empty-image": Kind.EMPTY_IMAGE,
+    "not-an-image": Kind.NOT_AN_IMAGE,
+    "truncated-image": Kind.TRUNCATED_IMAGE,
+    "image-too-large": Kind.IMAGE_TOO_LARGE,
+}
+HTTP_KINDS = {404: Kind.NOT_FOUND, 405: Kind.METHOD_NOT_ALLOWED}
+
+
+def problem_of(error: Exception, index: int | None = None) -> Problem:
+    """The problem that a client sees for `error`; anything not foreseen is `internal-error` and is logged."""
+    match error:
+        case Problem():
+            return error
+        case ImageError():
+            return Problem(IMAGE_KINDS[error.code], str(error), index)
+        case EmbeddingFailed():
+            return Problem(Kind.INFERENCE_FAILED, str(error), index)
+        case QueueFull():
+            wait = str(error.retry_after)
+            return Problem(Kind.QUEUE_FULL, str(error), headers={"Retry-After": wait})
+        case WorkerStopped():
+            return Problem(Kind.NOT_READY, str(error), headers={"Retry-After": "5"})
+        case ValidationError() | RequestValidationError():
+            return invalid(error, index)
+        case UnknownCrop():
+            return Problem(Kind.UNKNOWN_CROP, str(error))
+        case InvalidCursor():
+            return Problem(Kind.INVALID_CURSOR, str(error))
+        case ModelMismatch():
+            return Problem(Kind.MODEL_MISMATCH, str(error))
+        case InvalidEmbedding():
+            return Problem(Kind.INVALID_FIELD, str(error))
+        case GalleryError() if not isinstance(error, GalleryDamaged):
+            return Problem(Kind.NOT_READY, str(error))
+        case HTTPException():
+            return _of_http(error)
+    logger.error("a request failed", exc_info=error)
+    detail = "Something failed inside the service; its log has the reason under this instance."
+    return Problem(Kind.INTERNAL_ERROR, detail)
+
+
+def invalid(error: ValidationError | RequestValidationError, index: int | None = None) -> Problem:
+    """The first of pydantic's complaints, as a problem."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return Problem(Kind.MALFORMED_BODY, "The body is not JSON; check quotes, brackets and encoding.")
+    place = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path"))
+    if first["type"] == "extra_forbidden":
+        return Problem(Kind.UNKNOWN_FIELD, f"There is no field {place!r} here; leave it out.", index)
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    return Problem(Kind.INVALID_FIELD, f"{place}: {message}." if place else f"{message}.", index)
+
+
+def _of_http(error: HTTPException) -> Problem:
+    kind = HTTP_KINDS.get(error.status_code, Kind.REQUEST_REFUSED)
+    detail = {
+        Kind.NOT_FOUND: "Nothing is at this address; /docs lists what there is.",
+        Kind.METHOD_NOT_ALLOWED: "Use one of the methods that the Allow header names.",
+    }.get(kind, str(error.detail))
+    return Problem(kind, detail, headers=error.headers)
+
+
+def problem_response(problem: Problem) -> Response:
+    """The answer for a problem, with the status of its kind."""
+    return JSONResponse(problem.body(), problem.kind.status, problem.headers, MEDIA_TYPE)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Answers every exception that a route, FastAPI or Starlette raises with a problem."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return problem_response(problem_of(error))
+
+    handled: tuple[type[Exception], ...] = (
+        Problem,
+        ImageError,
+        EmbeddingFailed,
+        QueueFull,
+        WorkerStopped,
+        GalleryError,
+        ValidationError,
+        RequestValidationError,
+        HTTPException,
+    )
+    for known in handled:
+        app.add_exception_handler(known, handle)
+
+
+class ProblemBarrier:
+    """The last net: an exception that no handler took becomes a 500 problem instead of a bare one.
+
+    Starlette would answer those outside of all middleware, without the request's id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except ClientDisconnect:
+            logger.info("the client went away before the answer")
+        except Exception as error:
+            problem = problem_of(error)
+            if not started:
+                await problem_response(problem)(scope, receive, send)
+
+
+def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for a route that may answer with these kinds (and any route with 500)."""
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for kind in sorted({*kinds, Kind.INTERNAL_ERROR}, key=lambda kind: kind.status):
+        known = by_status.setdefault(
+            kind.status,
+            {
+                "description": HTTPStatus(kind.status).phrase,
+                "content": {MEDIA_TYPE: {"schema": ProblemBody.model_json_schema(), "examples": {}}},
+            },
+        )
+        example = {"type": kind.type, "title": kind.title, "status": kind.status}
+        known["content"][MEDIA_TYPE]["examples"][kind.slug] = {"value": example}
+    return by_status

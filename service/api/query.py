@@ -1,0 +1,92 @@
+"""`POST /query`: who in the gallery is this?"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+
+from service.api.forms import media_type, multipart_body, parse_fields, read_form, read_json
+from service.api.limits import MAX_QUERY_IMAGES
+from service.api.pictures import canonical, embed_pictures
+from service.api.problems import FORM_KINDS, PICTURE_KINDS, Kind, Problem, documented
+from service.api.runtime import NoParameters, Runtime, RuntimeDep, while_connected
+from service.api.schemas import AttentionOut, QueryBody, QueryForm, QueryResponse
+from service.inference.model import ModelInfo
+
+router = APIRouter(tags=["query"])
+
+REPEATABLE = frozenset({"camera", "exclude_camera"})
+
+
+@router.post(
+    "/query",
+    response_model_exclude_unset=True,
+    dependencies=[NoParameters],
+    responses=documented(*FORM_KINDS, *PICTURE_KINDS, Kind.MODEL_MISMATCH, Kind.UNKNOWN_CROP),
+    openapi_extra=multipart_body(QueryForm, MAX_QUERY_IMAGES, json_body=QueryBody),
+)
+async def query(request: Request, runtime: RuntimeDep) -> QueryResponse:
+    """Ranks the identities of the gallery by their distance to one person.
+
+    1 to 16 images of that person, or as JSON some crops of the gallery or an embedding, make one query.
+    """
+    if media_type(request) == "application/json":
+        body = await read_json(request, QueryBody)
+        return await while_connected(request, _by_json(request, runtime, body))
+    form = await read_form(request, frozenset(QueryForm.model_fields), MAX_QUERY_IMAGES)
+    options = parse_fields(QueryForm, form.fields, REPEATABLE)
+    return await while_connected(request, _by_images(request, runtime, form.images, options))
+
+
+async def _by_images(request: Request, runtime: Runtime, files: tuple[bytes, ...], options: QueryForm) -> QueryResponse:
+    found = await embed_pictures(runtime, files, attention=options.explain)
+    pictures = found.all_or_first_problem()
+    request.state.timings.update(found.timings)
+    probe = np.stack([picture.embedding for picture in pictures])
+    response = await _search(request, runtime, probe, options)
+    if options.explain:
+        maps = [picture.attention for picture in pictures if picture.attention is not None]
+        response.attention = [received_attention(weights, runtime.info) for weights in maps]
+    return response
+
+
+async def _by_json(request: Request, runtime: Runtime, body: QueryBody) -> QueryResponse:
+    if body.embedding is not None:
+        probe = unit_vector(body.embedding, body.model_sha256 or "", runtime.info)[None]
+    else:
+        ids = [canonical(crop_id) for crop_id in body.crop_ids or []]
+        probe = await runtime.in_thread(runtime.gallery.embeddings, ids)
+    return await _search(request, runtime, probe, body)
+
+
+async def _search(request: Request, runtime: Runtime, probe: NDArray[np.float32], options: QueryForm) -> QueryResponse:
+    started = time.perf_counter()
+    answer = await runtime.in_thread(runtime.gallery.query, probe, options.options())
+    timings: dict[str, float] = request.state.timings
+    timings["search"] = (time.perf_counter() - started) * 1e3
+    return QueryResponse.of(answer, runtime.info, timings)
+
+
+def unit_vector(values: list[float], model_sha256: str, info: ModelInfo) -> NDArray[np.float32]:
+    """A client's embedding as float32 [D] of unit length; raises Problem when it cannot be one."""
+    if model_sha256.lower() != info.sha256:
+        detail = f"The gallery's embeddings are of model {info.sha256}; embed the picture with that one."
+        raise Problem(Kind.MODEL_MISMATCH, detail)
+    if len(values) != info.embedding_dim:
+        detail = f"embedding: has {len(values)} numbers, this model's have {info.embedding_dim}."
+        raise Problem(Kind.INVALID_FIELD, detail)
+    vector = np.array(values, np.float64)
+    largest = np.abs(vector).max()
+    if largest == 0:
+        raise Problem(Kind.INVALID_FIELD, "embedding: all numbers are zero, which points nowhere.")
+    vector /= largest  # so that squares neither overflow nor vanish
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def received_attention(attention: NDArray[np.float32], info: ModelInfo) -> AttentionOut:
+    """Of attention [L, L], row j = where position j looks: the mean weight that each position receives."""
+    weights = attention.mean(axis=0)
+    return AttentionOut(h=info.map_height, w=info.map_width, weights=weights.tolist())

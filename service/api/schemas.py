@@ -1,0 +1,365 @@
+"""What the API takes and gives, as pydantic models. They stay at the edge: inside, there are dataclasses."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    model_validator,
+)
+
+from service.api.limits import (
+    MAX_CROPS_PER_IDENTITY,
+    MAX_META_BYTES,
+    MAX_META_DEPTH,
+    MAX_PAGE,
+    MAX_QUERY_IMAGES,
+    MAX_TOP_K,
+)
+from service.gallery.records import Answer, Crop, Filters, Hit, Labels, Match, QueryOptions
+from service.inference.model import ModelInfo
+
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _instant(value: object) -> object:
+    """An RFC 3339 time with its offset, as UTC; a time without offset names no instant."""
+    if isinstance(value, datetime) or value is None:
+        return value
+    if not isinstance(value, str) or not RFC3339.fullmatch(value):
+        raise ValueError("write a time with its offset as RFC 3339 does, 2026-05-01T12:00:00Z")
+    try:
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("this day or hour does not exist; check the time") from error
+
+
+def _parsed(value: object) -> object:
+    """A form brings JSON as text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("this is not JSON; check quotes and brackets") from error
+
+
+def _small_object(value: object) -> object:
+    value = _parsed(value)
+    if value is None:
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("meta must be a JSON object")
+    try:
+        size = len(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError("meta holds what JSON cannot say: NaN, infinity, or half a character") from error
+    if size > MAX_META_BYTES:
+        raise ValueError(f"meta has {size} bytes, {MAX_META_BYTES} are allowed")
+    if _deeper_than(value, MAX_META_DEPTH):
+        raise ValueError(f"meta nests more than {MAX_META_DEPTH} levels")
+    return value
+
+
+def _deeper_than(value: object, levels: int) -> bool:
+    """Whether lists and objects nest deeper; a JSON writer that recurses gives up at some depth."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper_than(one, levels - 1) for one in inner)
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+Names = Annotated[list[Name], BeforeValidator(_listed), Field(max_length=1000)]
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+Meta = Annotated[dict[str, Any], BeforeValidator(_small_object)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class LabelsIn(_Strict):
+    """What is said about one crop. Left out means not known, or, for a known crop, unchanged."""
+
+    identity: Name | None = Field(None, description="who it is; leave it out when that is not known")
+    camera: Name | None = Field(None, description="which camera saw it")
+    captured_at: Instant | None = Field(None, description="when, RFC 3339 with offset")
+    track: Name | None = Field(None, description="the tracklet it belongs to")
+    meta: Meta | None = Field(None, description="a JSON object of at most 4 KiB, kept as it is")
+
+    def labels(self, shared: LabelsIn | None = None) -> Labels:
+        """These labels; what is left out here is taken from `shared`."""
+        given = {} if shared is None else dict(shared)
+        given |= {name: value for name, value in self if value is not None}
+        return Labels(**{name: given.get(name) for name in LabelsIn.model_fields})
+
+
+class EnrolForm(LabelsIn):
+    """The text fields of `POST /gallery`: labels for all images, and `items` for each."""
+
+    items: Annotated[list[dict[str, Any]], BeforeValidator(_parsed)] | None = Field(
+        None, description="JSON array with one object of labels for each image, in their order; it wins"
+    )
+    on_error: Literal["fail", "skip"] = Field(
+        "fail", description="skip: enrol the good images and answer the others with status failed"
+    )
+
+
+class FiltersIn(_Strict):
+    """Which crops count. Filters given together must all hold."""
+
+    camera: Names = Field([], description="only crops of these cameras; repeatable")
+    exclude_camera: Names = Field([], description="no crops of these cameras; repeatable")
+    identity: Name | None = Field(None, description="only crops of this identity")
+    since: Instant | None = Field(None, description="captured at this time or later")
+    until: Instant | None = Field(None, description="captured before this time")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FiltersIn:
+        if self.since and self.until and self.since > self.until:
+            raise ValueError("since lies after until; swap them")
+        return self
+
+    def filters(self, unidentified: bool = False) -> Filters:
+        """The gallery's form of these filters."""
+        return Filters(
+            cameras=frozenset(self.camera),
+            exclude_cameras=frozenset(self.exclude_camera),
+            identities=frozenset({self.identity} if self.identity else ()),
+            since=self.since,
+            until=self.until,
+            unidentified=unidentified,
+        )
+
+
+class QueryForm(FiltersIn):
+    """The options of `POST /query`, as form fields beside images or as members beside a JSON query."""
+
+    top_k: int = Field(10, ge=1, le=MAX_TOP_K, description="how many identities to return")
+    crops_per_identity: int = Field(5, ge=0, le=MAX_CROPS_PER_IDENTITY, description="crops shown of each")
+    max_distance: FiniteFloat | None = Field(None, ge=0, le=1, description="nothing farther than this")
+    exact: bool = Field(False, description="compare with every crop; today every answer does")
+    explain: bool = Field(False, description="add the attention of every image")
+
+    def options(self) -> QueryOptions:
+        """The gallery's form of these options."""
+        return QueryOptions(self.top_k, self.crops_per_identity, self.filters(), self.max_distance)
+
+
+class QueryBody(QueryForm):
+    """A query without a picture: by crops of the gallery, or by an embedding of the same model."""
+
+    crop_ids: list[str] | None = Field(None, min_length=1, max_length=MAX_QUERY_IMAGES)
+    embedding: list[FiniteFloat] | None = Field(None, description="D numbers of any length but zero")
+    model_sha256: str | None = Field(None, description="the model that made the embedding")
+
+    @model_validator(mode="after")
+    def _one_probe(self) -> QueryBody:
+        if (self.crop_ids is None) == (self.embedding is None):
+            raise ValueError("give either crop_ids or embedding")
+        if (self.embedding is None) != (self.model_sha256 is None):
+            raise ValueError("embedding and model_sha256 belong together")
+        if self.explain:
+            raise ValueError("explain needs images; send them as multipart/form-data")
+        return self
+
+
+class PageQuery(FiltersIn):
+    """The query parameters of `GET /gallery`."""
+
+    unidentified: bool = Field(False, description="only crops without identity")
+    limit: int = Field(100, ge=1, le=MAX_PAGE, description="crops on a page")
+    cursor: str | None = Field(None, max_length=1000, description="next_cursor of the page before")
+
+
+class ModelRef(BaseModel):
+    """Which model answered."""
+
+    name: str
+    sha256: str
+
+    @classmethod
+    def of(cls, info: ModelInfo) -> ModelRef:
+        return cls(name=info.name, sha256=info.sha256)
+
+
+class EnrolResult(BaseModel):
+    """What became of one image."""
+
+    index: int
+    status: Literal["created", "duplicate", "updated", "failed"]
+    crop_id: str | None = None
+    identity: str | None = None
+    camera: str | None = None
+    problem: dict[str, Any] | None = Field(default=None, description="with status failed: why, as in an error")
+
+
+class EnrolResponse(BaseModel):
+    """The answer of `POST /gallery`, one result for each image in the order of the images."""
+
+    results: list[EnrolResult]
+    model: ModelRef
+
+
+class HitOut(BaseModel):
+    """A crop near the probe."""
+
+    crop_id: str
+    camera: str | None
+    captured_at: datetime | None
+    distance: float
+
+    @classmethod
+    def of(cls, hit: Hit) -> HitOut:
+        crop = hit.crop
+        return cls(crop_id=crop.crop_id, camera=crop.camera, captured_at=crop.captured_at, distance=hit.distance)
+
+
+class MatchOut(BaseModel):
+    """An identity, or a crop without one, with its nearest crop."""
+
+    rank: int
+    identity: str | None
+    distance: float = Field(description="of the nearest crop; in [0, 1], smaller is nearer")
+    similarity: float = Field(description="1 - distance")
+    crop_id: str
+    camera: str | None
+    captured_at: datetime | None
+    support: int | None = Field(description="crops of this identity under the match distance")
+    crops: list[HitOut]
+
+    @classmethod
+    def of(cls, match: Match) -> MatchOut:
+        return cls(
+            rank=match.rank,
+            identity=match.identity,
+            distance=match.distance,
+            similarity=match.similarity,
+            crop_id=match.crop.crop_id,
+            camera=match.crop.camera,
+            captured_at=match.crop.captured_at,
+            support=match.support,
+            crops=[HitOut.of(hit) for hit in match.crops],
+        )
+
+
+class AttentionOut(BaseModel):
+    """How much attention each position of the last map receives: h rows of w weights, row by row."""
+
+    h: int
+    w: int
+    weights: list[float]
+
+
+class QueryResponse(BaseModel):
+    """The answer of `POST /query`."""
+
+    verdict: Literal["match", "ambiguous", "unknown", "empty_gallery"] | None = Field(
+        description="null when neither the model nor RESIGHT_MATCH_DISTANCE says what a match is"
+    )
+    matches: list[MatchOut]
+    searched: int = Field(description="crops compared, after filters")
+    exact: bool
+    model: ModelRef
+    timings_ms: dict[str, float]
+    attention: list[AttentionOut] | None = Field(default=None, description="with explain: one for each image")
+
+    @classmethod
+    def of(cls, answer: Answer, info: ModelInfo, timings_ms: dict[str, float]) -> QueryResponse:
+        return cls(
+            verdict=answer.verdict,
+            matches=[MatchOut.of(match) for match in answer.matches],
+            searched=answer.searched,
+            exact=answer.exact,
+            model=ModelRef.of(info),
+            timings_ms={stage: round(ms, 3) for stage, ms in timings_ms.items()},
+        )
+
+
+class EmbedResponse(BaseModel):
+    """The answer of `POST /embed`: one unit vector of D numbers for each image."""
+
+    embeddings: list[list[float]]
+    model: ModelRef
+
+
+class CropOut(BaseModel):
+    """An enrolled crop."""
+
+    crop_id: str
+    identity: str | None
+    camera: str | None
+    captured_at: datetime | None
+    track: str | None
+    meta: dict[str, Any] | None
+    enrolled_at: datetime
+
+    @classmethod
+    def of(cls, crop: Crop) -> CropOut:
+        return cls(
+            crop_id=crop.crop_id,
+            identity=crop.identity,
+            camera=crop.camera,
+            captured_at=crop.captured_at,
+            track=crop.track,
+            meta=None if crop.meta is None else dict(crop.meta),
+            enrolled_at=crop.enrolled_at,
+        )
+
+
+class PageResponse(BaseModel):
+    """A page of the gallery in the order of enrolment."""
+
+    crops: list[CropOut]
+    next_cursor: str | None = Field(description="for the next page; null at the end")
+
+
+class ModelResponse(BaseModel):
+    """What the loaded model says about itself, and where it runs."""
+
+    name: str
+    architecture: str
+    sha256: str
+    embedding_dim: int
+    height: int
+    width: int
+    precision: str
+    distance: str
+    training_data: str
+    licence_notice: str
+    protocol: str
+    metrics: dict[str, Any] | None
+    match_distance_curve: bool = Field(description="whether the file carries an impostor-distance curve")
+    created: str
+    source_revision: str
+    provider: str = Field(description="ONNX Runtime's provider that really runs")
+
+
+class ReadyResponse(BaseModel):
+    """The service answers."""
+
+    status: Literal["ready"] = "ready"
+    provider: str
+    model: ModelRef
+    crops: int
+    identities: int
+
+
+class LiveResponse(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"

@@ -1,0 +1,111 @@
+"""The application: what is built at start, in which order, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import anyio
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from service.api import embed, gallery, query, status
+from service.api.limits import MAX_IMAGES, BodyLimit
+from service.api.problems import ProblemBarrier, install_handlers
+from service.api.runtime import Runtime
+from service.gallery.gallery import Gallery
+from service.gallery.ranking import ImpostorCurve
+from service.inference.batching import BatchWorker
+from service.inference.engine import OnnxEngine, load_engine
+from service.inference.model import ModelInfo, read_model
+from service.settings import Settings
+from service.telemetry import RequestLog, configure_logging
+
+logger = logging.getLogger(__name__)
+
+QUEUE_SECONDS = 4
+FULL_REQUESTS = 4
+
+DESCRIPTION = (
+    "Finds the same person again across cameras: enrol crops of persons with `POST /gallery`, then ask"
+    " who a crop shows with `POST /query`. Every error is `application/problem+json` (RFC 9457) with a"
+    " stable `type`. The plain description of this API is at `/openapi.json`."
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI application.
+
+    Model and gallery are opened when it starts up, which raises ModelError, EngineError or GalleryError
+    with the reason when it must not serve.
+    """
+    configure_logging(settings.log_level)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        runtime = start(settings)
+        app.state.runtime = runtime
+        try:
+            yield
+        finally:
+            runtime.worker.stop()
+            runtime.gallery.close()
+            logger.info("stopped")
+
+    app = FastAPI(
+        title="Resight",
+        version=version("resight"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+        middleware=[Middleware(RequestLog), Middleware(BodyLimit), Middleware(ProblemBarrier)],
+    )
+    install_handlers(app)
+    for room in (gallery, query, embed, status):
+        app.include_router(room.router)
+    return app
+
+
+def start(settings: Settings) -> Runtime:
+    """Loads and verifies the model, opens the gallery, and starts the inference thread."""
+    info = read_model(settings.model)
+    threads = settings.effective_threads
+    engine = load_engine(info, settings.device, threads, settings.max_batch)
+    opened = _open_gallery(settings, info)
+    worker = BatchWorker(engine, engine.max_batch, settings.queue_limit or _queue_limit(engine))
+    worker.start()
+    _log_start(engine, worker, opened)
+    return Runtime(settings, info, engine, worker, opened, anyio.CapacityLimiter(threads))
+
+
+def _open_gallery(settings: Settings, info: ModelInfo) -> Gallery:
+    measured = info.impostor_curve
+    curve = None if measured is None else ImpostorCurve(measured.false_match_rate, measured.distance)
+    return Gallery.open(
+        settings.gallery_folder, info.sha256, info.name, info.embedding_dim, curve, settings.match_distance
+    )
+
+
+def _queue_limit(engine: OnnxEngine) -> int:
+    """Images that the engine embeds in a few seconds, and never less than a few full requests."""
+    return max(int(QUEUE_SECONDS * engine.images_per_second), FULL_REQUESTS * MAX_IMAGES)
+
+
+def _log_start(engine: OnnxEngine, worker: BatchWorker, opened: Gallery) -> None:
+    info = engine.info
+    logger.info(
+        "ready",
+        extra={
+            "model": info.name,
+            "sha256": info.sha256,
+            "licence_notice": info.licence_notice,
+            "provider": engine.provider,
+            "max_batch": engine.max_batch,
+            "images_per_second": round(engine.images_per_second, 1),
+            "queue_limit": worker.queue_limit,
+            "crops": opened.crop_count,
+        },
+    )

@@ -1,0 +1,274 @@
+"""The command `resight`. At the top only what `resight --help` needs is imported: it must appear at once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from service.sources import Item, Layout, SourceError, open_sources
+
+if TYPE_CHECKING:
+    from service.answers import Ranking
+    from service.bulk import Outcome
+    from service.client import Resight
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+SOME_FAILED, NOT_POSSIBLE, INTERRUPTED = 1, 2, 130
+PATIENT_RETRIES = 8  # about half a minute: enough for the service to be started again
+
+HELP = """
+Find the same person again across cameras.
+
+Start the service, put crops of people into its gallery, and ask who somebody is:
+
+- `resight serve`
+
+- `resight enrol bounding_box_test.zip`
+
+- `resight query probe.jpg --exclude-camera c1`
+
+`resight COMMAND --help` explains a command. A running service describes its HTTP interface at /docs.
+"""
+
+Url = Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def main() -> None:
+    """Run the command line; the entry point of the console script."""
+    command_line()()
+
+
+def command_line() -> typer.Typer:
+    """The commands, ready to be called."""
+    app = typer.Typer(
+        name="resight",
+        help=HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+    for command in (serve, enrol, query, model):
+        app.command()(command)
+    return app
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [default: 8000]")] = None,
+    model: Annotated[Path | None, typer.Option(help="The model file. [default: models/market1501-int8.onnx]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or tensorrt. [default: auto]")] = None,
+    gallery: Annotated[str | None, typer.Option(help="Where the gallery is kept. [default: sqlite:///data]")] = None,
+    store_images: Annotated[
+        str | None, typer.Option(help="What is kept of a picture: none or thumbnail. [default: thumbnail]")
+    ] = None,
+    match_distance: Annotated[float | None, typer.Option(help="Distance of a match. [default: from the model]")] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(help="Images in one run of the model. [default: 16; 64 on a GPU]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of inference. [default: all cores]")] = None,
+    queue_limit: Annotated[
+        int | None, typer.Option(help="Images admitted at once. [default: 4 s of the measured rate]")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+    allow_anonymous: Annotated[
+        bool | None, typer.Option("--allow-anonymous", help="Let others than this machine in, without keys.")
+    ] = None,
+) -> None:
+    """Start the service.
+
+    Every option may also be an environment variable: --port 9000 and RESIGHT_PORT=9000 say the same.
+    """
+    chosen = {name: value for name, value in locals().items() if value is not None}
+    from service.serving import run  # ONNX Runtime and FAISS come with it
+
+    problem = run(chosen)
+    if problem:
+        _stop(problem)
+
+
+def enrol(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Folders, .zip files, .csv files or images.")],
+    identity: Annotated[str | None, typer.Option(help="Who is on the images, where nothing else says it.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Which camera took them, where nothing else says it.")] = None,
+    layout: Annotated[
+        Layout | None, typer.Option(help="Where the labels are written; found out when not given.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """Put crops of people into the gallery.
+
+    PATH is a folder or zip with Market-1501 names (0002_c1s1_000451_03.jpg: identity 0002, camera c1; -1 is left
+    out, 0000 gets no identity), a folder with one folder per identity, a CSV with the columns path, identity,
+    camera, captured_at and track, or an image.
+
+    The same command run again goes on where it stopped: what is there already is not enrolled twice. The name of
+    each file is kept in the crop's meta as `source`. Exit code: 0 all well, 1 some failed, 2 nothing could be done.
+    """
+    try:
+        with open_sources(paths, layout=layout, identity=identity, camera=camera) as sources:
+            for source in sources:
+                _say(source.describe())
+            items = [item for source in sources for item in source.items]
+            if not items:
+                _stop("There is nothing to enrol.")
+            with _service(url, PATIENT_RETRIES) as client:
+                code = _enrol(client, items, as_json)
+    except SourceError as error:
+        _stop(f"{error}.")
+    raise typer.Exit(code)
+
+
+def query(
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="1 to 16 crops of one person.", exists=True, dir_okay=False),
+    ],
+    top_k: Annotated[int, typer.Option(help="How many identities.", min=1, max=1000)] = 10,
+    camera: Annotated[list[str] | None, typer.Option(help="Search this camera only; repeatable.")] = None,
+    exclude_camera: Annotated[list[str] | None, typer.Option(help="Leave this camera out; repeatable.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """Ask who in the gallery this is: identities ranked by distance, nearest first.
+
+    Several images make one query. A distance lies between 0 and 1 and is that of an identity's nearest crop;
+    support counts its crops that are near enough to be a match.
+    """
+    from service.answers import ResightError
+    from service.calls import query_call
+    from service.terminal import console, footer, ranking_table, verdict
+
+    call = query_call(images, top_k=top_k, cameras=camera or (), exclude_cameras=exclude_camera or ())
+    with _service(url) as client:
+        try:
+            response = client.fetch(call)
+        except ResightError as error:
+            if error.problem.index is None:
+                raise
+            _stop(f"{images[error.problem.index]}: {error}", SOME_FAILED)
+        if as_json:
+            typer.echo(response.text)
+            return
+        ranking = client.read(call, response)
+        names = _source_names(client, ranking)
+    out = console()
+    out.print(verdict(ranking))
+    if ranking.matches:
+        out.print(ranking_table(ranking, names))
+    out.print(footer(ranking))
+
+
+def model(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Show which model serves, and the licence notice of its training data."""
+    from service.calls import model_call
+    from service.terminal import console, model_lines
+
+    call = model_call()
+    with _service(url) as client:
+        response = client.fetch(call)
+        if as_json:
+            typer.echo(response.text)
+            return
+        for line in model_lines(client.read(call, response)):
+            console().print(line, soft_wrap=True)
+
+
+@contextmanager
+def _service(url: str, retries: int = 2) -> Iterator[Resight]:
+    """A client of the service at `url`; ends the command with one line when it cannot be used."""
+    from service.answers import ResightError, Unreachable
+    from service.client import Resight
+
+    try:
+        client = Resight(url, retries=retries)
+    except ValueError as error:
+        _stop(f"--url: {error}.")
+    try:
+        with client:
+            readiness = client.ready()  # asked once: nothing is waited for where nothing listens
+            if not readiness.ready:
+                _stop(f"The service at {url} is not ready: {readiness.reason}")
+            yield client
+    except Unreachable:
+        _stop(f"Nothing answers at {url}: start the service with `resight serve` or name it with --url.")
+    except ResightError as error:
+        _stop(str(error), SOME_FAILED if error.status else NOT_POSSIBLE)
+
+
+def _source_names(client: Resight, ranking: Ranking) -> dict[str, str]:
+    """The file that each nearest crop was enrolled from, by crop_id, where `resight enrol` noted one."""
+    from service.answers import ResightError
+
+    names = {}
+    for match in ranking.matches:
+        with suppress(ResightError):  # it may just have been deleted; the ranking is still what was asked for
+            meta = client.crop(match.crop_id).meta or {}
+            if isinstance(meta.get("source"), str):
+                names[match.crop_id] = meta["source"]
+    return names
+
+
+def _enrol(client: Resight, items: Sequence[Item], as_json: bool) -> int:
+    """Enrol the items, telling how it goes; the exit code."""
+    from service.answers import ResightError
+    from service.bulk import enrol_all
+    from service.terminal import console, duration, progress
+
+    tally: Counter[str] = Counter()
+    started = monotonic()
+    out = console(stderr=True)
+    try:
+        with progress(out, len(items)) as advance:
+            for outcomes in enrol_all(client, items):
+                tally.update(outcome.status for outcome in outcomes)
+                for outcome in outcomes:
+                    if as_json:
+                        typer.echo(json.dumps(_record(outcome)))
+                    if outcome.reason:
+                        out.print(f"{outcome.item.name}: {outcome.reason}", soft_wrap=True)
+                advance(len(outcomes))
+    except KeyboardInterrupt:
+        _say(_acknowledged("Stopped", tally, len(items)))
+        return INTERRUPTED
+    except ResightError:
+        _say(_acknowledged("Broken off", tally, len(items)))
+        raise
+    counts = ", ".join(f"{tally[status]:,} {status}" for status in ("created", "duplicate", "updated", "failed"))
+    typer.echo(f"{len(items):,} crops in {duration(monotonic() - started)}: {counts}", err=as_json)
+    return SOME_FAILED if tally["failed"] else 0
+
+
+def _acknowledged(ending: str, tally: Counter[str], total: int) -> str:
+    enrolled = tally.total() - tally["failed"]
+    return (
+        f"{ending}: {enrolled:,} of {total:,} crops are acknowledged. "
+        "The same command continues from there; what is enrolled is not enrolled twice."
+    )
+
+
+def _record(outcome: Outcome) -> dict[str, str | None]:
+    return {
+        "source": outcome.item.name,
+        "status": outcome.status,
+        "crop_id": outcome.crop_id,
+        "reason": outcome.reason,
+    }
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _stop(line: str, code: int = NOT_POSSIBLE) -> NoReturn:
+    _say(line)
+    raise typer.Exit(code)

@@ -1,0 +1,1 @@
+"""The embedded gallery: embeddings and labels on disk, exact search in memory."""

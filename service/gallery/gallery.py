@@ -1,0 +1,285 @@
+"""The embedded gallery's use cases: enrol, query, look up, delete. SQLite is the truth, the index a cache.
+
+All methods block and may be called from any thread. What a call has acknowledged, every later call sees.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.gallery import ranking
+from service.gallery.columns import Columns
+from service.gallery.index import Index
+from service.gallery.ranking import Candidates, ImpostorCurve
+from service.gallery.records import (
+    Answer,
+    Crop,
+    Enrolled,
+    Filters,
+    Hit,
+    InvalidCursor,
+    Match,
+    NewCrop,
+    Page,
+    QueryOptions,
+    Verdict,
+)
+from service.gallery.store import Model, Store
+
+MAX_PAGE = 1000
+_CURSOR_PREFIX = b"1:"  # the cursor's format version
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One match before its crops are read: their rows and distances, nearest first, at least one."""
+
+    identity: str | None
+    rows: tuple[int, ...]
+    distances: tuple[float, ...]
+    support: int | None
+
+    def match(self, rank: int, crops: Mapping[int, Crop], shown: int) -> Match:
+        hits = tuple(Hit(crops[row], d) for row, d in zip(self.rows, self.distances, strict=True))
+        nearest = hits[0]
+        return Match(
+            rank=rank,
+            identity=self.identity,
+            distance=nearest.distance,
+            similarity=1 - nearest.distance,
+            crop=nearest.crop,
+            support=self.support,
+            crops=hits[:shown],
+        )
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """A query's outcome before its crops are read."""
+
+    verdict: Verdict | None
+    candidates: tuple[_Candidate, ...]
+    searched: int
+
+    @property
+    def rows(self) -> set[int]:
+        return {row for candidate in self.candidates for row in candidate.rows}
+
+
+class Gallery:
+    """A folder of enrolled crops that belongs to one model. Make it with `open`, give it back with `close`."""
+
+    def __init__(self, store: Store, index: Index, curve: ImpostorCurve | None, match_distance: float | None) -> None:
+        self._store = store
+        self._index = index
+        self._curve = curve
+        self._match_distance = match_distance
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        model_sha256: str,
+        model_name: str,
+        dim: int,
+        curve: ImpostorCurve | None,
+        match_distance: float | None,
+    ) -> Gallery:
+        """Opens, or makes, the gallery in `folder`; an empty one adopts the model.
+
+        `match_distance` in [0, 1] overrides what `curve` says about the distance of a match. A damaged
+        vector is logged and left out of searches, and is no reason not to open.
+
+        Raises: ModelMismatch, GalleryLocked, GalleryTooNew, GalleryDamaged, GalleryUnavailable.
+        """
+        store = Store.open(folder, Model(model_sha256, model_name, dim))
+        try:
+            index = Index(dim)
+            for chunk in store.load():
+                index.load(chunk.entries, chunk.vectors, chunk.sound)
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, index, curve, match_distance)
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finishes the writes under way and frees the folder. Idempotent."""
+        self._store.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether writes are taken."""
+        return self._store.alive
+
+    @property
+    def crop_count(self) -> int:
+        """How many crops are enrolled."""
+        with self._index.reading() as columns:
+            return int(np.count_nonzero(columns.present))
+
+    @property
+    def identity_count(self) -> int:
+        """How many identities have a crop."""
+        with self._index.reading() as columns:
+            return columns.count_identities(columns.present)[0]
+
+    def enrol(self, items: Sequence[NewCrop]) -> list[Enrolled]:
+        """Stores all items or, when it raises, none; one answer an item, in order.
+
+        A new crop_id is `created`. A known one is `duplicate`, or `updated` where labels given differ from
+        those stored (missing ones stay) or where its stored vector was damaged and is replaced.
+
+        Raises:
+            UnknownCrop: an item without embedding is not enrolled (it may have been deleted meanwhile).
+            InvalidEmbedding: wrong size, not finite, or zero.
+            ValueError: a crop_id is no UUID in its usual form.
+            GalleryUnavailable: nothing could be written, as with a full disk.
+        """
+        vectors = []
+        for item in items:
+            if not _is_uuid(item.crop_id):
+                raise ValueError(f"a crop_id must be a UUID in lower case, not {item.crop_id!r}")
+            embedding = item.embedding
+            vectors.append(None if embedding is None else ranking.stored_form(embedding, self._index.dim))
+        return self._store.enrol(items, vectors, self._index.apply)
+
+    def known(self, crop_ids: Iterable[str]) -> set[str]:
+        """Those already enrolled: `enrol` takes them without embedding. One with a damaged vector is not."""
+        return self._store.known(crop_ids)
+
+    def get(self, crop_id: str) -> Crop:
+        """Raises UnknownCrop."""
+        return self._store.crop(crop_id)
+
+    def image(self, crop_id: str) -> bytes | None:
+        """The stored JPEG thumbnail, None if none was stored. Raises UnknownCrop."""
+        return self._store.picture(crop_id)
+
+    def embeddings(self, crop_ids: Sequence[str]) -> NDArray[np.float32]:
+        """Stored embeddings [n, D], in order. Raises UnknownCrop; GalleryDamaged for a damaged one."""
+        return self._store.vectors(crop_ids).astype(np.float32)
+
+    def delete(self, crop_id: str) -> None:
+        """Erases the crop, its embedding and its picture for good. Raises UnknownCrop."""
+        self._store.delete(crop_id, self._index.apply)
+
+    def page(self, filters: Filters, limit: int, cursor: str | None) -> Page:
+        """Up to `limit` (1-1000) crops that pass the filters, in the order in which they were enrolled.
+
+        Following `next_cursor` meets every crop that stays enrolled exactly once, whatever is enrolled or
+        deleted meanwhile. Raises InvalidCursor; ValueError for another limit.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise ValueError(f"limit must be from 1 to {MAX_PAGE}")
+        after = 0 if cursor is None else _decode_cursor(cursor)
+        with self._index.reading() as columns:
+            rows = columns.row[columns.select(filters)]
+        start = int(np.searchsorted(rows, after, side="right"))
+        part = rows[start : start + limit].tolist()
+        found = self._store.crops(part)
+        more = start + limit < len(rows)
+        return Page(
+            crops=tuple(found[row] for row in part if row in found),
+            next_cursor=_encode_cursor(part[-1]) if more else None,
+        )
+
+    def query(self, embeddings: NDArray[np.float32], options: QueryOptions) -> Answer:
+        """Ranks the identities by their distance to one person, seen in one or several shots [M, D].
+
+        The verdict looks at the two nearest candidates before `max_distance` and `top_k` cut the answer; a
+        match that `max_distance` cut off is `unknown`. An empty gallery says so even without a curve.
+
+        Raises InvalidEmbedding.
+        """
+        query = ranking.combine(embeddings, self._index.dim)
+        gone: set[int] = set()
+        while True:
+            ranked = self._rank(query, options, gone)
+            crops = self._store.crops(ranked.rows)
+            missing = ranked.rows - crops.keys()
+            if not missing:
+                break
+            gone |= missing  # deleted after the search: rank what is left
+        matches = tuple(
+            candidate.match(rank, crops, options.crops_per_identity)
+            for rank, candidate in enumerate(ranked.candidates, start=1)
+        )
+        return Answer(ranked.verdict, matches, ranked.searched, exact=True)
+
+    def _rank(self, query: NDArray[np.float32], options: QueryOptions, gone: set[int]) -> _Ranked:
+        with self._index.reading() as columns:
+            if not columns.present.any():
+                return _Ranked("empty_gallery", (), 0)
+            mask = columns.select(options.filters) & columns.searchable
+            if gone:
+                mask &= np.isin(columns.row, list(gone), invert=True)
+            below = ranking.match_distance(self._curve, self._match_distance, sum(columns.count_identities(mask)))
+            ranking_size = max(options.top_k, 2)  # the verdict needs the second
+            nearest = ranking.rank(self._index, query, mask, columns.identity, columns.crop_id, ranking_size)
+            candidates = _cut(nearest, columns, options, below)
+        verdict = ranking.verdict(nearest, below)
+        if verdict is not None and not candidates:
+            verdict = "unknown"
+        return _Ranked(verdict, candidates, int(np.count_nonzero(mask)))
+
+
+def _cut(
+    nearest: Candidates, columns: Columns, options: QueryOptions, match_below: float | None
+) -> tuple[_Candidate, ...]:
+    """The candidates and crops that the options let through."""
+    reach = np.inf if options.max_distance is None else options.max_distance
+    candidates = []
+    for place in range(min(options.top_k, len(nearest))):
+        positions, distances = nearest.crops(place)
+        if distances[0] > reach:
+            break
+        shown = min(max(options.crops_per_identity, 1), int(np.count_nonzero(distances <= reach)))
+        candidates.append(
+            _Candidate(
+                identity=columns.identity_name(int(columns.identity[positions[0]])),
+                rows=tuple(columns.row[positions[:shown]].tolist()),
+                distances=tuple(distances[:shown].tolist()),
+                support=None if match_below is None else int(np.count_nonzero(distances < match_below)),
+            )
+        )
+    return tuple(candidates)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _encode_cursor(row: int) -> str:
+    return base64.urlsafe_b64encode(_CURSOR_PREFIX + str(row).encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> int:
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        content = base64.b64decode(padded, altchars=b"-_", validate=True)
+        row = int(content.removeprefix(_CURSOR_PREFIX))
+    except (ValueError, binascii.Error):
+        row = -1
+    if not 0 < row < 2**63 or _encode_cursor(row) != cursor:
+        raise InvalidCursor("The cursor is not one that this gallery gave out; start again without it.")
+    return row

@@ -1,0 +1,219 @@
+"""From embeddings to ranked identities: several shots -> one query, crops -> identities, the verdict.
+
+Distance is `‖a − b‖₂ / 2` on unit vectors, in [0, 1]. An identity is as far as its nearest crop; a crop
+without identity is a candidate of its own. Equal distances are ordered by crop_id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.gallery.records import InvalidEmbedding, Verdict
+
+FALSE_MATCHES_PER_QUERY = 0.01  # the chance of a false match that a verdict allows, over all identities searched
+MARGIN = 0.02  # how much farther the second identity must be for an unambiguous match
+FIRST_FETCH = 512  # candidates fetched at once: for one query, hardly dearer than ten
+GROWTH = 4  # each further fetch scans the gallery again: grow fast
+UNIT_ROUNDOFF = 2.0**-24  # float32
+FLOAT16_NORM_ERROR = 5e-4  # how far rounding to float16 moves a norm of 1, at most (2 ** -11)
+
+Positions = NDArray[np.int64]
+Fetch = Callable[[int], tuple[Positions, NDArray[np.float32]]]
+
+
+class Searchable(Protocol):
+    """Vectors by position: `search` finds at least the k nearest, ascending, `squared` measures.
+
+    Both give squared L2 distances, each a float32 sum of D squares.
+    """
+
+    @property
+    def dim(self) -> int: ...
+
+    def search(
+        self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_]
+    ) -> tuple[Positions, NDArray[np.float32]]: ...
+
+    def squared(self, query: NDArray[np.float32], positions: Positions) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Crops by candidate: those of candidate i are `positions[starts[i]:starts[i + 1]]`, nearest first.
+
+    Candidates ascend by the distance of their nearest crop. `starts` has one entry more than candidates.
+    """
+
+    positions: Positions
+    distances: NDArray[np.float32]
+    starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def nearest(self, candidate: int) -> float:
+        """The distance of a candidate, that of its nearest crop."""
+        return float(self.distances[self.starts[candidate]])
+
+    def crops(self, candidate: int) -> tuple[Positions, NDArray[np.float32]]:
+        """The positions and distances of its crops, nearest first."""
+        part = slice(self.starts[candidate], self.starts[candidate + 1])
+        return self.positions[part], self.distances[part]
+
+
+@dataclass(frozen=True)
+class ImpostorCurve:
+    """The distance under which a share `false_match_rate` of impostor pairs lies, at a few rates.
+
+    Rates and distances are aligned, in any order. Raises ValueError for a curve that is none.
+    """
+
+    false_match_rate: tuple[float, ...]
+    distance: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.false_match_rate) != len(self.distance):
+            raise ValueError("an impostor curve needs one distance for every rate")
+        points = sorted(zip(self.false_match_rate, self.distance, strict=True))
+        rates, distances = np.array(points, np.float64).reshape(-1, 2).T
+        if not points or not np.all((rates > 0) & (rates <= 1) & (distances >= 0) & (distances <= 1)):
+            raise ValueError("an impostor curve needs rates in (0, 1] and distances in [0, 1]")
+        if np.any(np.diff(rates) <= 0) or np.any(np.diff(distances) < 0):
+            raise ValueError("an impostor curve needs distances that grow with the false-match rate")
+
+    def distance_at(self, rate: float) -> float:
+        """The distance at `rate`: linear in log10(rate) between points, the last point beyond them."""
+        points = sorted(zip(self.false_match_rate, self.distance, strict=True))
+        rates, distances = np.array(points, np.float64).T
+        return float(np.interp(np.log10(rate), np.log10(rates), distances))
+
+
+def stored_form(embedding: NDArray[np.float32], dim: int) -> NDArray[np.float16]:
+    """The embedding [D] at unit length, rounded to float16. Raises InvalidEmbedding.
+
+    What is of unit length already, as far as float16 can tell, is only rounded: so a stored embedding is
+    its own stored form.
+    """
+    if embedding.shape != (dim,):
+        raise InvalidEmbedding(f"An embedding of this gallery's model has {dim} numbers.")
+    vector = embedding.astype(np.float64)
+    if not np.all(np.isfinite(vector)):
+        raise InvalidEmbedding("An embedding must hold finite numbers only.")
+    norm = np.linalg.norm(vector)
+    if not 0 < norm < np.inf:
+        raise InvalidEmbedding("An embedding must not be zero: it has no direction.")
+    if abs(norm - 1) > FLOAT16_NORM_ERROR:
+        vector /= norm
+    return vector.astype(np.float16)
+
+
+def combine(embeddings: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """Several shots [M, D] of one person -> one query [D]: their normalised mean, rounded as what is stored.
+
+    Raises InvalidEmbedding for shots of another size, not finite or zero, and when they cancel out.
+    """
+    if embeddings.ndim != 2 or not len(embeddings):
+        raise InvalidEmbedding("A query needs at least one embedding.")
+    if len(embeddings) == 1:
+        return stored_form(embeddings[0], dim).astype(np.float32)
+    shots = np.stack([stored_form(embedding, dim) for embedding in embeddings]).astype(np.float32)
+    mean = shots.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return stored_form(mean, dim).astype(np.float32)
+
+
+def rank(
+    index: Searchable,
+    query: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    identity: NDArray[np.int32],
+    crop_id: NDArray[np.bytes_],
+    top_k: int,
+) -> Candidates:
+    """At least the `top_k` nearest candidates among the positions in `mask` [n], each with all of its crops.
+
+    Exact: what the index finds decides only which candidates are measured; order and distances come from
+    the measuring. `identity` [n] holds codes, negative for a crop without identity; `crop_id` [n].
+    """
+    total = int(np.count_nonzero(mask))
+    if not total:
+        return Candidates(np.empty(0, np.int64), np.empty(0, np.float32), np.zeros(1, np.int64))
+    found = _nearest_groups(lambda k: index.search(query, k, mask), _groups(identity), total, top_k, index.dim)
+    positions = _members(found, identity, mask)
+    distances = np.minimum(np.sqrt(index.squared(query, positions)) / np.float32(2), np.float32(1))
+    order = np.lexsort((crop_id[positions], distances))
+    return _by_candidate(positions[order], distances[order], _groups(identity)(positions[order]))
+
+
+def _groups(identity: NDArray[np.int32]) -> Callable[[Positions], Positions]:
+    """Positions -> candidates: an identity's code, or -1 - position for a crop without one."""
+
+    def groups(positions: Positions) -> Positions:
+        codes = identity[positions].astype(np.int64)
+        return np.where(codes >= 0, codes, -1 - positions)
+
+    return groups
+
+
+def _nearest_groups(
+    fetch: Fetch, groups: Callable[[Positions], Positions], total: int, top_k: int, dim: int
+) -> Positions:
+    """A set of candidates that surely holds the `top_k` nearest, and ties with the last of them.
+
+    Let S be the squared distance that the index found for its top_k-th candidate. Two float32 sums of D
+    squares differ by a relative 2 (D + 2) roundings at most, so a candidate whose true distance is among
+    the top_k has one found below S (1 + 4 (D + 2) roundings). Fetch until what was found goes beyond that.
+    """
+    tolerance = 1 + 4 * (dim + 2) * UNIT_ROUNDOFF
+    k = max(FIRST_FETCH, 2 * top_k)
+    while True:
+        positions, squared = fetch(min(k, total))
+        names, first = np.unique(groups(positions), return_index=True)
+        by_distance = np.sort(first)
+        bound = float(squared[by_distance[top_k - 1]]) * tolerance if len(names) >= top_k else np.inf
+        if len(positions) == total or squared[-1] > bound:
+            return names[squared[first] <= bound]
+        k *= GROWTH
+
+
+def _members(groups: Positions, identity: NDArray[np.int32], mask: NDArray[np.bool_]) -> Positions:
+    """All positions in `mask` that belong to these candidates."""
+    singles = -1 - groups[groups < 0]
+    wanted = np.zeros(int(identity.max(initial=-1)) + 2, np.bool_)  # its last entry answers for code -1
+    wanted[groups[groups >= 0]] = True
+    return np.concatenate([np.flatnonzero(wanted[identity] & mask), singles])
+
+
+def _by_candidate(positions: Positions, distances: NDArray[np.float32], groups: Positions) -> Candidates:
+    """Crops in ascending order -> the same by candidate, in the order of each one's first crop."""
+    _, first, inverse, counts = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    crops = np.argsort(place[inverse], kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts[order])])
+    return Candidates(positions[crops], distances[crops], starts)
+
+
+def match_distance(curve: ImpostorCurve | None, override: float | None, candidates: int) -> float | None:
+    """The distance under which the nearest of so many candidates counts as a match; None if unknown."""
+    if override is not None:
+        return override
+    if curve is None:
+        return None
+    return curve.distance_at(FALSE_MATCHES_PER_QUERY / max(candidates, 1))
+
+
+def verdict(candidates: Candidates, match_below: float | None) -> Verdict | None:
+    """What the two nearest candidates mean, None when no match distance is known."""
+    if match_below is None:
+        return None
+    if not len(candidates) or candidates.nearest(0) >= match_below:
+        return "unknown"
+    if len(candidates) > 1 and candidates.nearest(1) - candidates.nearest(0) < MARGIN:
+        return "ambiguous"
+    return "match"

@@ -1,0 +1,343 @@
+"""The gallery's truth in SQLite: crops, float16 embeddings with a checksum, pictures, and a change log.
+
+A crop's `row` is never used twice, so rows order crops by enrolment. Times are microseconds since 1970 UTC.
+Every write hands its `Changes` to a callback, after the commit and before it is acknowledged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.gallery.database import Database
+from service.gallery.records import (
+    Changes,
+    Crop,
+    Enrolled,
+    EnrolStatus,
+    Entry,
+    GalleryDamaged,
+    Labels,
+    ModelMismatch,
+    NewCrop,
+    UnknownCrop,
+    from_micros,
+    to_micros,
+)
+
+MIGRATIONS = (
+    (
+        """CREATE TABLE gallery (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            model_sha256 TEXT NOT NULL, model_name TEXT NOT NULL, dim INTEGER NOT NULL,
+            created_at INTEGER NOT NULL) STRICT""",
+        """CREATE TABLE crops (
+            row INTEGER PRIMARY KEY AUTOINCREMENT, crop_id TEXT NOT NULL UNIQUE,
+            identity TEXT, camera TEXT, captured_at INTEGER, track TEXT, meta TEXT,
+            enrolled_at INTEGER NOT NULL) STRICT""",
+        """CREATE TABLE embeddings (
+            row INTEGER PRIMARY KEY REFERENCES crops (row) ON DELETE CASCADE,
+            vector BLOB NOT NULL, crc32 INTEGER NOT NULL) STRICT""",
+        """CREATE TABLE pictures (
+            row INTEGER PRIMARY KEY REFERENCES crops (row) ON DELETE CASCADE,
+            jpeg BLOB NOT NULL) STRICT""",
+        """CREATE TABLE changes (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL,
+            op TEXT NOT NULL CHECK (op IN ('enrol', 'relabel', 'replace', 'delete'))) STRICT""",
+    ),
+)
+VECTOR = np.dtype("<f2")
+LOAD_CHUNK = 4096
+
+_CROP_COLUMNS = "row, crop_id, identity, camera, captured_at, track, meta, enrolled_at"
+_IN_LIST = "IN (SELECT value FROM json_each(?))"  # one parameter for a list of any length
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model that made the gallery's embeddings; `dim` is their length."""
+
+    sha256: str
+    name: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Some crops as the index takes them: vectors [n, D], zero where not `sound` [n]."""
+
+    entries: list[Entry]
+    vectors: NDArray[np.float16]
+    sound: NDArray[np.bool_]
+
+
+class Store:
+    """Crops on disk. Thread-safe; make it with `open`, give it back with `close`."""
+
+    def __init__(self, database: Database, dim: int) -> None:
+        self._database = database
+        self._vector_bytes = dim * VECTOR.itemsize
+        self._dim = dim
+
+    @classmethod
+    def open(cls, folder: Path, model: Model) -> Store:
+        """Opens the gallery in `folder` for `model`; an empty gallery adopts it.
+
+        Raises: ModelMismatch, and what `Database.open` raises.
+        """
+        database = Database.open(folder, MIGRATIONS)
+        try:
+            database.write(lambda connection: _adopt_model(connection, folder, model))
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, model.dim)
+
+    @property
+    def alive(self) -> bool:
+        """Whether writes are taken."""
+        return self._database.alive
+
+    def close(self) -> None:
+        """Finishes the writes under way and frees the folder. Idempotent."""
+        self._database.close()
+
+    def load(self) -> Iterator[Loaded]:
+        """All crops by row, in chunks. A damaged vector is logged by its crop_id and marked, never returned."""
+        query = (
+            "SELECT row, crop_id, identity, camera, captured_at, vector, crc32 "
+            "FROM crops LEFT JOIN embeddings USING (row) ORDER BY row"
+        )
+        with self._database.reading() as connection:
+            cursor = connection.execute(query)
+            while records := cursor.fetchmany(LOAD_CHUNK):
+                yield self._chunk(records)
+
+    def _chunk(self, records: list[tuple[Any, ...]]) -> Loaded:
+        entries = [Entry(*record[:5]) for record in records]
+        sound = np.array([self._is_sound(vector, crc) for *_, vector, crc in records])
+        for entry in (entries[i] for i in np.flatnonzero(~sound)):
+            _log.error(
+                "the embedding of crop %s is damaged: it is kept out of searches until its picture is enrolled again",
+                entry.crop_id,
+            )
+        vectors = np.zeros((len(records), self._dim), VECTOR)
+        intact = b"".join(record[5] for record, good in zip(records, sound, strict=True) if good)
+        vectors[sound] = np.frombuffer(intact, VECTOR).reshape(-1, self._dim)
+        return Loaded(entries, vectors, sound)
+
+    def _is_sound(self, vector: bytes | None, crc: int | None) -> bool:
+        return vector is not None and len(vector) == self._vector_bytes and zlib.crc32(vector) == crc
+
+    def crop(self, crop_id: str) -> Crop:
+        """Raises UnknownCrop."""
+        with self._database.reading() as connection:
+            record = connection.execute(f"SELECT {_CROP_COLUMNS} FROM crops WHERE crop_id = ?", (crop_id,)).fetchone()
+        if record is None:
+            raise UnknownCrop(crop_id)
+        return _crop(record)
+
+    def crops(self, rows: Iterable[int]) -> dict[int, Crop]:
+        """The crops of these rows, without those that are gone."""
+        query = f"SELECT {_CROP_COLUMNS} FROM crops WHERE row {_IN_LIST}"
+        with self._database.reading() as connection:
+            records = connection.execute(query, (json.dumps(list(rows)),)).fetchall()
+        return {record[0]: _crop(record) for record in records}
+
+    def picture(self, crop_id: str) -> bytes | None:
+        """The stored JPEG, None if none was stored. Raises UnknownCrop."""
+        with self._database.reading() as connection:
+            record = connection.execute(
+                "SELECT jpeg FROM crops LEFT JOIN pictures USING (row) WHERE crop_id = ?", (crop_id,)
+            ).fetchone()
+        if record is None:
+            raise UnknownCrop(crop_id)
+        jpeg: bytes | None = record[0]
+        return jpeg
+
+    def known(self, crop_ids: Iterable[str]) -> set[str]:
+        """Those that are enrolled with a sound vector."""
+        found = self._stored_vectors(crop_ids)
+        return {crop_id for crop_id, (vector, crc) in found.items() if self._is_sound(vector, crc)}
+
+    def vectors(self, crop_ids: Sequence[str]) -> NDArray[np.float16]:
+        """Embeddings [n, D] in the order asked for. Raises UnknownCrop; GalleryDamaged for a damaged one."""
+        found = self._stored_vectors(crop_ids)
+        vectors = np.empty((len(crop_ids), self._dim), VECTOR)
+        for place, crop_id in enumerate(crop_ids):
+            if crop_id not in found:
+                raise UnknownCrop(crop_id)
+            vector, crc = found[crop_id]
+            if vector is None or not self._is_sound(vector, crc):
+                raise GalleryDamaged(f"The stored embedding of crop {crop_id} is damaged; enrol its picture again.")
+            vectors[place] = np.frombuffer(vector, VECTOR)
+        return vectors
+
+    def _stored_vectors(self, crop_ids: Iterable[str]) -> dict[str, tuple[bytes | None, int | None]]:
+        query = f"SELECT crop_id, vector, crc32 FROM crops LEFT JOIN embeddings USING (row) WHERE crop_id {_IN_LIST}"
+        with self._database.reading() as connection:
+            records = connection.execute(query, (json.dumps(list(crop_ids)),)).fetchall()
+        return {crop_id: (vector, crc) for crop_id, vector, crc in records}
+
+    def enrol(
+        self,
+        items: Sequence[NewCrop],
+        vectors: Sequence[NDArray[np.float16] | None],
+        publish: Callable[[Changes], None],
+    ) -> list[Enrolled]:
+        """Stores all items or none; `vectors` are their embeddings as stored. Raises UnknownCrop."""
+
+        def transaction(connection: sqlite3.Connection) -> tuple[list[Enrolled], Changes]:
+            changes = Changes()
+            now = to_micros(datetime.now(UTC))
+            enrolled = [
+                self._enrol_one(connection, item, vector, now, changes)
+                for item, vector in zip(items, vectors, strict=True)
+            ]
+            return enrolled, changes
+
+        enrolled, _ = self._database.write(transaction, lambda result: publish(result[1]))
+        return enrolled
+
+    def _enrol_one(
+        self,
+        connection: sqlite3.Connection,
+        item: NewCrop,
+        vector: NDArray[np.float16] | None,
+        now: int,
+        changes: Changes,
+    ) -> Enrolled:
+        stored = connection.execute(
+            f"SELECT {_CROP_COLUMNS}, vector, crc32 FROM crops LEFT JOIN embeddings USING (row) WHERE crop_id = ?",
+            (item.crop_id,),
+        ).fetchone()
+        if stored is None:
+            if vector is None:
+                raise UnknownCrop(item.crop_id)
+            changes.added.append(_insert(connection, item, vector, now))
+            changes.vectors.append(vector)
+            return Enrolled(item.crop_id, "created", item.labels.identity, item.labels.camera)
+        row, old = stored[0], _labels(stored)
+        new = _merged(old, item.labels)
+        damaged = vector is not None and not self._is_sound(*stored[-2:])
+        if damaged and vector is not None:
+            _replace_vector(connection, row, vector)
+            changes.replaced.append((row, vector))
+        if new != old:
+            changes.relabelled.append(_relabel(connection, row, item.crop_id, new))
+        status: EnrolStatus = "updated" if damaged or new != old else "duplicate"
+        return Enrolled(item.crop_id, status, new.identity, new.camera)
+
+    def delete(self, crop_id: str, publish: Callable[[Changes], None]) -> None:
+        """Erases the crop, its vector and its picture from the file and its log. Raises UnknownCrop."""
+
+        def transaction(connection: sqlite3.Connection) -> Changes:
+            record = connection.execute("SELECT row FROM crops WHERE crop_id = ?", (crop_id,)).fetchone()
+            if record is None:
+                raise UnknownCrop(crop_id)
+            connection.execute("DELETE FROM crops WHERE row = ?", record)
+            _log_change(connection, record[0], "delete")
+            return Changes(removed=[record[0]])
+
+        self._database.write(transaction, publish, erases=True)
+
+
+def _adopt_model(connection: sqlite3.Connection, folder: Path, model: Model) -> None:
+    stored = connection.execute("SELECT model_sha256, model_name FROM gallery").fetchone()
+    if stored is None:
+        connection.execute(
+            "INSERT INTO gallery VALUES (1, ?, ?, ?, ?)", (*astuple(model), to_micros(datetime.now(UTC)))
+        )
+        return
+    if stored[0] == model.sha256:
+        return
+    if connection.execute("SELECT EXISTS (SELECT 1 FROM crops)").fetchone()[0]:
+        raise ModelMismatch(
+            f"The gallery in {folder} was made by the model {stored[1]} (sha256 {stored[0][:12]}…) and cannot "
+            f"be searched with {model.name} (sha256 {model.sha256[:12]}…): serve it with its own model, or "
+            "choose another folder."
+        )
+    connection.execute("UPDATE gallery SET model_sha256 = ?, model_name = ?, dim = ?", astuple(model))
+
+
+def _insert(connection: sqlite3.Connection, item: NewCrop, vector: NDArray[np.float16], now: int) -> Entry:
+    columns = _columns(item.labels)
+    row = connection.execute(
+        "INSERT INTO crops (crop_id, identity, camera, captured_at, track, meta, enrolled_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (item.crop_id, *columns, now),
+    ).lastrowid
+    assert row is not None  # the type allows it for statements that are no INSERT
+    blob = vector.tobytes()
+    connection.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (row, blob, zlib.crc32(blob)))
+    if item.thumbnail is not None:
+        connection.execute("INSERT INTO pictures VALUES (?, ?)", (row, item.thumbnail))
+    _log_change(connection, row, "enrol")
+    return Entry(row, item.crop_id, *columns[:3])
+
+
+def _replace_vector(connection: sqlite3.Connection, row: int, vector: NDArray[np.float16]) -> None:
+    blob = vector.tobytes()
+    connection.execute("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", (row, blob, zlib.crc32(blob)))
+    _log_change(connection, row, "replace")
+
+
+def _relabel(connection: sqlite3.Connection, row: int, crop_id: str, labels: Labels) -> Entry:
+    columns = _columns(labels)
+    connection.execute(
+        "UPDATE crops SET identity = ?, camera = ?, captured_at = ?, track = ?, meta = ? WHERE row = ?",
+        (*columns, row),
+    )
+    _log_change(connection, row, "relabel")
+    return Entry(row, crop_id, *columns[:3])
+
+
+def _log_change(connection: sqlite3.Connection, row: int, op: str) -> None:
+    connection.execute("INSERT INTO changes (row, op) VALUES (?, ?)", (row, op))
+
+
+def _merged(old: Labels, given: Labels) -> Labels:
+    """Given labels replace, missing ones stay."""
+    return Labels(*(new if new is not None else was for new, was in zip(_values(given), _values(old), strict=True)))
+
+
+def _values(labels: Labels) -> tuple[Any, ...]:
+    return tuple(getattr(labels, label.name) for label in fields(labels))
+
+
+def _columns(labels: Labels) -> tuple[str | None, str | None, int | None, str | None, str | None]:
+    captured_at = None if labels.captured_at is None else to_micros(labels.captured_at)
+    meta = None if labels.meta is None else json.dumps(dict(labels.meta), allow_nan=False)
+    return labels.identity, labels.camera, captured_at, labels.track, meta
+
+
+def _labels(record: Sequence[Any]) -> Labels:
+    """The labels in a record that begins with the columns of `_CROP_COLUMNS`."""
+    captured_at = None if record[4] is None else from_micros(record[4])
+    meta: Mapping[str, object] | None = None if record[6] is None else json.loads(record[6])
+    return Labels(record[2], record[3], captured_at, record[5], meta)
+
+
+def _crop(record: Sequence[Any]) -> Crop:
+    known = _labels(record)
+    return Crop(
+        crop_id=record[1],
+        identity=known.identity,
+        camera=known.camera,
+        captured_at=known.captured_at,
+        track=known.track,
+        meta=known.meta,
+        enrolled_at=from_micros(record[7]),
+    )

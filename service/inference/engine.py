@@ -1,0 +1,259 @@
+"""ONNX Runtime on TensorRT, CUDA or the CPU: the provider that really runs, verified, warmed and self-tested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.inference.model import (
+    ATTENTION,
+    EMBEDDING,
+    INPUT,
+    ModelInfo,
+    forbid_external_data,
+    read_bytes,
+    test_pattern,
+)
+
+logger = logging.getLogger(__name__)
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+
+SELF_TEST_COSINE = 0.99
+MAX_BATCH_CPU = 16
+MAX_BATCH_GPU = 64
+
+
+class EngineError(RuntimeError):
+    """The model does not run here as it must; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inference:
+    """`embeddings` float32 [N, D], unit L2 norm; `attention` float32 [N, L, L] when it was asked for."""
+
+    embeddings: NDArray[np.float32]
+    attention: NDArray[np.float32] | None = None
+
+
+class Engine(Protocol):
+    """Turns crops into embeddings. Not thread-safe: one thread owns it."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def provider(self) -> str:
+        """ONNX Runtime's name of the provider that really runs."""
+
+    @property
+    def images_per_second(self) -> float:
+        """The rate measured at the largest batch during warm-up."""
+
+    def run(self, crops: NDArray[np.uint8], attention: bool = False) -> Inference:
+        """Embeds crops [N, H, W, 3]."""
+
+
+class OnnxEngine:
+    """An ONNX Runtime session that runs in the sizes 1, 2, 4 ... `max_batch` only, all of them warmed.
+
+    Every new batch shape costs a search for kernels and memory; a few fixed shapes cost it at start.
+    """
+
+    def __init__(self, info: ModelInfo, session: onnxruntime.InferenceSession, max_batch: int) -> None:
+        self.info = info
+        self.provider: str = session.get_providers()[0]
+        self.max_batch = max_batch
+        self.images_per_second = 0.0
+        self._session = session
+
+    def run(self, crops: NDArray[np.uint8], attention: bool = False) -> Inference:
+        """Embeds crops [N, H, W, 3], N >= 1; raises whatever ONNX Runtime raises."""
+        wanted = [EMBEDDING, ATTENTION] if attention else [EMBEDDING]
+        runs = []
+        start = 0
+        for size in split(len(crops), self.max_batch):
+            runs.append(self._session.run(wanted, {INPUT: crops[start : start + size]}))
+            start += size
+        outputs = [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+        return Inference(outputs[0], outputs[1] if attention else None)
+
+    def warm_up(self) -> None:
+        """Runs every batch size once, with and without attention, and measures the rate of the largest."""
+        pattern = test_pattern(self.info.height, self.info.width)
+        size = 1
+        while size <= self.max_batch:
+            batch = np.repeat(pattern[None], size, axis=0)
+            self.run(batch, attention=True)
+            self.run(batch)
+            size *= 2
+        started = time.perf_counter()
+        self.run(batch)
+        self.images_per_second = self.max_batch / max(time.perf_counter() - started, 1e-6)
+
+
+def split(count: int, largest: int) -> list[int]:
+    """Cuts `count` images into powers of two up to `largest`, itself one: 13 -> [8, 4, 1]."""
+    sizes = []
+    while count:
+        size = min(largest, 1 << (count.bit_length() - 1))
+        sizes.append(size)
+        count -= size
+    return sizes
+
+
+def load_engine(info: ModelInfo, device: str, threads: int, max_batch: int | None = None) -> OnnxEngine:
+    """Loads, verifies, warms and self-tests the model on `device`: auto, cpu, cuda or tensorrt.
+
+    `auto` takes CUDA where it really runs and the CPU otherwise; the others run there or raise
+    EngineError. `threads` serve one operator on the CPU. `max_batch` is a power of two.
+    """
+    match device:
+        case "cpu":
+            return _load(info, CPU, threads, max_batch)
+        case "cuda":
+            return _load(info, CUDA, threads, max_batch)
+        case "tensorrt":
+            return _load(info, TENSORRT, threads, max_batch)
+        case "auto":
+            if CUDA in onnxruntime.get_available_providers():
+                try:
+                    return _load(info, CUDA, threads, max_batch)
+                except EngineError as error:
+                    logger.warning("CUDA is installed but does not run; using the CPU", extra={"reason": str(error)})
+            return _load(info, CPU, threads, max_batch)
+    raise EngineError(f"There is no device {device!r}; choose auto, cpu, cuda or tensorrt.")
+
+
+def _load(info: ModelInfo, provider: str, threads: int, max_batch: int | None) -> OnnxEngine:
+    largest = max_batch or (MAX_BATCH_CPU if provider == CPU else MAX_BATCH_GPU)
+    data = read_bytes(info.path)
+    if hashlib.sha256(data).hexdigest() != info.sha256:
+        raise EngineError(f"{info.path} changed while the service was starting; start it again.")
+    with tempfile.TemporaryDirectory(prefix="resight-") as folder:
+        session = _session(data, info, provider, threads, largest, Path(folder))
+        engine = OnnxEngine(info, session, largest)
+        _verify_provider(session, provider)
+        _self_test(engine)
+        if provider != CPU:
+            _verify_nodes(Path(session.end_profiling()), provider)
+    engine.warm_up()
+    return engine
+
+
+def _session(
+    data: bytes, info: ModelInfo, provider: str, threads: int, max_batch: int, folder: Path
+) -> onnxruntime.InferenceSession:
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise EngineError(
+            f"This ONNX Runtime has no {provider}, only {', '.join(available)};"
+            " install resight[gpu] instead of resight[cpu], or set RESIGHT_DEVICE=cpu."
+        )
+    if provider != CPU:
+        onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip put them
+    options = onnxruntime.SessionOptions()
+    forbid_external_data(options)
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads win nothing measurable here and take the cores from decoding and search.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_profiling = provider != CPU
+    options.profile_file_prefix = str(folder / "profile")
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=_providers(info, provider, max_batch))
+    except Exception as error:  # ONNX Runtime's own errors share no base class.
+        raise EngineError(f"{info.path} does not load on {provider}: {error}") from error
+
+
+def _providers(info: ModelInfo, provider: str, max_batch: int) -> list[Any]:
+    """The provider with its options, and the CPU for what little it leaves over (shapes, for example)."""
+    match provider:
+        case "CUDAExecutionProvider":
+            # HEURISTIC: an exhaustive search for kernels takes seconds for each shape and wins nothing.
+            return [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU]
+        case "TensorrtExecutionProvider":
+            size = f"{info.height}x{info.width}x3"
+            options = {
+                "trt_fp16_enable": "1",
+                "trt_profile_min_shapes": f"{INPUT}:1x{size}",
+                "trt_profile_opt_shapes": f"{INPUT}:{max_batch}x{size}",
+                "trt_profile_max_shapes": f"{INPUT}:{max_batch}x{size}",
+            }
+            return [(TENSORRT, options), (CUDA, {}), CPU]
+    return [CPU]
+
+
+def _verify_provider(session: onnxruntime.InferenceSession, wanted: str) -> None:
+    """ONNX Runtime falls back in silence when a provider's libraries do not load."""
+    got = session.get_providers()[0]
+    if got != wanted:
+        raise EngineError(
+            f"{wanted} was asked for but ONNX Runtime fell back to {got}: driver, CUDA and cuDNN"
+            " do not fit this build; its messages above name the missing library."
+        )
+
+
+def _verify_nodes(profile: Path, wanted: str) -> None:
+    """A provider may be there and still leave the work to another: asks the profile who ran what."""
+    ran = providers_of(json.loads(profile.read_text()))
+    astray = sorted(op for op, providers in ran.items() if "Conv" in op and providers != {wanted})
+    if astray:
+        raise EngineError(f"{wanted} is loaded, but these operators ran elsewhere: {', '.join(astray)}.")
+    if not any(wanted in providers for providers in ran.values()):
+        raise EngineError(f"{wanted} is loaded, but no operator of the model ran on it.")
+
+
+def providers_of(events: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """From ONNX Runtime's profile: operator -> the providers that ran it."""
+    ran: dict[str, set[str]] = {}
+    for event in events:
+        facts = event.get("args", {})
+        if event.get("cat") == "Node" and "provider" in facts:
+            ran.setdefault(facts.get("op_name", ""), set()).add(facts["provider"])
+    return ran
+
+
+def _self_test(engine: OnnxEngine) -> None:
+    """The drawn pattern must embed as the file says: catches wrong kernels, drivers and preprocessing."""
+    info = engine.info
+    try:
+        inference = engine.run(test_pattern(info.height, info.width)[None], attention=True)
+    except Exception as error:
+        raise EngineError(f"{info.path} fails on {engine.provider}: {error}") from error
+    check(inference, 1, info)
+    expected = info.test_embedding
+    cosine = float(inference.embeddings[0] @ expected / np.linalg.norm(expected))
+    if not cosine >= SELF_TEST_COSINE:
+        raise EngineError(
+            f"Self-test failed: on {engine.provider} the test pattern's embedding has cosine {cosine:.4f}"
+            f" to the one in {info.path}, {SELF_TEST_COSINE} is needed; this machine computes the model wrongly."
+        )
+
+
+def check(inference: Inference, count: int, info: ModelInfo) -> None:
+    """Raises EngineError unless the outputs have their shapes, are finite, and embeddings have unit norm."""
+    embeddings, attention = inference.embeddings, inference.attention
+    if embeddings.shape != (count, info.embedding_dim):
+        raise EngineError(f"The model gave embeddings of shape {embeddings.shape}.")
+    norms = np.linalg.norm(embeddings, axis=1)
+    if not np.all(np.abs(norms - 1) < 1e-2):  # also false for NaN and infinity
+        raise EngineError("The model gave an embedding that is not a finite vector of length one.")
+    if attention is None:
+        return
+    if attention.shape != (count, info.positions, info.positions):
+        raise EngineError(f"The model gave attention of shape {attention.shape}.")
+    if not np.all(np.isfinite(attention)):
+        raise EngineError("The model gave attention that is not finite.")

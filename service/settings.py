@@ -1,0 +1,120 @@
+"""Every RESIGHT_* setting, validated once when the service is built and never read at import."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "RESIGHT_"
+SQLITE_SCHEME = "sqlite:///"
+
+
+class Settings(BaseSettings):
+    """What a person may choose about one service process.
+
+    Arguments win over `RESIGHT_*` environment variables, which win over the defaults. An empty
+    variable counts as not set. Raises pydantic's `ValidationError` (a `ValueError`) with one
+    sentence for every setting that cannot be used, unknown `RESIGHT_*` variables included, so that
+    a misspelt name never passes silently.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    model: Path = Field(default=Path("models/market1501-int8.onnx"), description="the model file")
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        default="auto", description="where inference runs; anything but auto must really run, or the start fails"
+    )
+    gallery: str = Field(
+        default="sqlite:///data", description="sqlite:///FOLDER (relative), sqlite:////FOLDER (absolute)"
+    )
+    store_images: Literal["none", "thumbnail"] = Field(
+        default="thumbnail", description="what is kept of an enrolled picture; a thumbnail is the model's input as JPEG"
+    )
+    match_distance: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="distance under which the nearest identity is a match; from the model when not set"
+    )
+    max_batch: int | None = Field(
+        default=None, description="images in one run of the model: a power of two up to 64; 16 on CPU, 64 on GPU"
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="threads for inference and for decoding; all cores when not set"
+    )
+    queue_limit: Annotated[int, Field(ge=64)] | None = Field(
+        default=None, description="images admitted at once; 4 s of the measured rate, at least 4 full requests"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    allow_anonymous: bool = Field(default=False, description="listen on other addresses than loopback without keys")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_variables(cls, values: Any) -> Any:
+        for variable in sorted(name for name in os.environ if name.upper().startswith(PREFIX)):
+            name = variable[len(PREFIX) :].lower()
+            if name not in cls.model_fields:
+                near = difflib.get_close_matches(name, cls.model_fields, n=1)
+                hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+                raise ValueError(f"{variable} is set, but there is no such setting{hint}")
+        return values
+
+    @field_validator("gallery")
+    @classmethod
+    def _gallery_is_a_folder(cls, url: str) -> str:
+        if not url.startswith(SQLITE_SCHEME) or not url.removeprefix(SQLITE_SCHEME).strip("/"):
+            raise ValueError(
+                "the gallery must be sqlite:///FOLDER, with three slashes for a relative folder"
+                " and four for an absolute one"
+            )
+        return url
+
+    @field_validator("max_batch")
+    @classmethod
+    def _max_batch_is_warmed(cls, size: int | None) -> int | None:
+        if size is not None and size not in (1, 2, 4, 8, 16, 32, 64):
+            raise ValueError("the largest batch must be 1, 2, 4, 8, 16, 32 or 64")
+        return size
+
+    @model_validator(mode="after")
+    def _nobody_unknown_from_outside(self) -> Settings:
+        if not self.allow_anonymous and not is_loopback(self.host):
+            raise ValueError(
+                f"listening on {self.host} lets everybody on the network read and change the gallery;"
+                f" say {PREFIX}ALLOW_ANONYMOUS=true if that is wanted, or listen on 127.0.0.1"
+            )
+        return self
+
+    @property
+    def gallery_folder(self) -> Path:
+        """The folder that `gallery` names."""
+        return Path(self.gallery.removeprefix(SQLITE_SCHEME))
+
+    @property
+    def effective_threads(self) -> int:
+        """`threads`, or as many as this process has cores."""
+        return self.threads or available_cores()
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`; a name other than `localhost` counts as reachable."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

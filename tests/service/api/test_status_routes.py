@@ -1,0 +1,101 @@
+"""What the service says about itself: model, probes, documentation, headers and logs."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from tests.drawn_crops import crop, uploads
+from tests.serving import Served
+from tests.tiny_model import DIM, METADATA
+
+ROUTES = {
+    ("/gallery", "post"),
+    ("/gallery", "get"),
+    ("/gallery/{crop_id}", "get"),
+    ("/gallery/{crop_id}", "delete"),
+    ("/gallery/{crop_id}/image", "get"),
+    ("/query", "post"),
+    ("/embed", "post"),
+    ("/model", "get"),
+    ("/livez", "get"),
+    ("/readyz", "get"),
+}
+
+
+def test_the_model_describes_itself(service: Served) -> None:
+    body = service.client.get("/model").json()
+    for name in ("name", "architecture", "precision", "training_data", "licence_notice", "protocol", "distance"):
+        assert body[name] == METADATA[name]
+    assert (body["embedding_dim"], body["height"], body["width"]) == (DIM, 64, 32)
+    assert body["sha256"] == service.runtime.info.sha256
+    assert body["provider"] == "CPUExecutionProvider"
+    assert body["metrics"] == {"mAP": 0.5}
+    assert body["match_distance_curve"] is True
+
+
+def test_ready_says_what_is_ready(service: Served) -> None:
+    service.client.post("/gallery", files=uploads(crop(1), crop(2)), data={"identity": "a"})
+    answer = service.client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "status": "ready",
+        "provider": "CPUExecutionProvider",
+        "model": {"name": "tiny-colours", "sha256": service.runtime.info.sha256},
+        "crops": 2,
+        "identities": 1,
+    }
+    assert service.client.get("/livez").json() == {"status": "alive"}
+
+
+def test_a_browser_finds_the_documentation(client: httpx.Client) -> None:
+    root = client.get("/")
+    assert (root.status_code, root.headers["location"]) == (307, "/docs")
+    assert client.get("/docs").headers["content-type"].startswith("text/html")
+
+
+def test_openapi_documents_every_route_with_its_problems(client: httpx.Client) -> None:
+    described = client.get("/openapi.json").json()
+    found = {(path, method) for path, methods in described["paths"].items() for method in methods}
+    assert found == ROUTES
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            errors = {status: one for status, one in operation["responses"].items() if int(status) >= 400}
+            assert {"422", "500"} <= set(errors), (method, path)
+            for one in errors.values():
+                assert list(one["content"]) == ["application/problem+json"], (method, path)
+    form = described["paths"]["/gallery"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {
+        "images", "identity", "camera", "captured_at", "track", "meta", "items", "on_error",
+    }  # fmt: skip
+    assert "#/$defs" not in json.dumps(described)
+
+
+def test_every_answer_carries_request_id_and_timings(client: httpx.Client) -> None:
+    given = client.get("/livez", headers={"X-Request-Id": "my-id.7"})
+    assert given.headers["X-Request-Id"] == "my-id.7"
+    assert given.headers["Server-Timing"].startswith("total;dur=")
+    made = client.get("/livez", headers={"X-Request-Id": "not {good}"})
+    assert len(made.headers["X-Request-Id"]) == 32
+    problem = client.get("/nowhere", headers={"X-Request-Id": "my-id.8"})
+    assert problem.headers["X-Request-Id"] == problem.json()["instance"] == "my-id.8"
+    timings = client.post("/embed", files=uploads(crop(1))).headers["Server-Timing"]
+    assert [stage.partition(";")[0] for stage in timings.split(", ")] == ["decode", "queue", "inference", "total"]
+
+
+def test_the_start_is_logged_with_model_and_licence(
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    service: Served = request.getfixturevalue("service")
+    service.client.get("/model", headers={"X-Request-Id": "seen-in-the-log"})
+    request.getfixturevalue("client").get("/livez")  # answered after the line of the request before was written
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    (ready,) = [line for line in lines if line["message"] == "ready"]
+    assert ready["model"] == "tiny-colours"
+    assert ready["sha256"] == service.runtime.info.sha256
+    assert ready["provider"] == "CPUExecutionProvider"
+    assert ready["licence_notice"] == METADATA["licence_notice"]
+    (request_line,) = [line for line in lines if line.get("request_id") == "seen-in-the-log"]
+    assert (request_line["path"], request_line["status"], request_line["level"]) == ("/model", 200, "info")

@@ -1,0 +1,234 @@
+"""The SQLite discipline: schema versions, damage, group commit, failing writes, order of publishing."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.gallery.database import APPLICATION_ID, DATABASE_NAME, Database
+from service.gallery.records import (
+    GalleryDamaged,
+    GalleryError,
+    GalleryTooNew,
+    GalleryUnavailable,
+    Labels,
+    NewCrop,
+    QueryOptions,
+)
+from tests.service.gallery.cases import crop_id, new_crop, open_gallery, units
+
+FIRST = ("CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT",)
+SECOND = ("ALTER TABLE numbers ADD COLUMN name TEXT", "UPDATE numbers SET name = 'n' || n")
+
+
+def insert(database: Database, number: int) -> None:
+    database.write(lambda connection: connection.execute("INSERT INTO numbers (n) VALUES (?)", (number,)))
+
+
+def numbers(database: Database) -> list[int]:
+    with database.reading() as connection:
+        return [n for (n,) in connection.execute("SELECT n FROM numbers ORDER BY n").fetchall()]
+
+
+def test_migrations_bring_an_old_file_up_to_date(tmp_path: Path) -> None:
+    old = Database.open(tmp_path, [FIRST])
+    insert(old, 1)
+    old.close()
+    new = Database.open(tmp_path, [FIRST, SECOND])
+    with new.reading() as connection:
+        assert connection.execute("SELECT n, name FROM numbers").fetchall() == [(1, "n1")]
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    new.close()
+
+
+def test_a_migration_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    old = Database.open(tmp_path, [FIRST])
+    insert(old, 1)
+    old.close()
+    with pytest.raises(GalleryUnavailable, match="no such table"):
+        Database.open(tmp_path, [FIRST, (*SECOND, "DELETE FROM no_table")])
+    again = Database.open(tmp_path, [FIRST])
+    assert numbers(again) == [1]
+    again.close()
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    Database.open(tmp_path, [FIRST, SECOND]).close()
+    with pytest.raises(GalleryTooNew, match="schema version 2"):
+        Database.open(tmp_path, [FIRST])
+    open_folder = tmp_path / "real"
+    open_gallery(open_folder).close()
+    with sqlite3.connect(open_folder / DATABASE_NAME) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(GalleryTooNew, match="99"):
+        open_gallery(open_folder)
+
+
+def test_promises_are_switched_on(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, [FIRST])
+
+    def pragmas(connection: sqlite3.Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "secure_delete", "foreign_keys", "application_id")
+        return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+    full = 2
+    assert database.write(pragmas) == ["wal", full, 1, 1, APPLICATION_ID]
+    with (
+        pytest.raises(GalleryUnavailable, match="readonly"),
+        database.reading() as connection,
+    ):
+        connection.execute("INSERT INTO numbers VALUES (1)")
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def whole_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    with open_gallery(folder) as gallery:
+        vectors = units(np.random.default_rng(0), 400)
+        gallery.enrol([new_crop(n, v, Labels("a")) for n, v in enumerate(vectors)])
+    return folder / DATABASE_NAME
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0004, 0.02, 0.3, 0.5, 0.99])
+def test_a_truncated_file_is_an_error_and_frees_the_folder(tmp_path: Path, whole_file: Path, share: float) -> None:
+    data = whole_file.read_bytes()
+    (tmp_path / DATABASE_NAME).write_bytes(data[: int(share * len(data))])
+    with pytest.raises(GalleryDamaged, match=str(tmp_path)):
+        open_gallery(tmp_path)
+    shutil.copy(whole_file, tmp_path / DATABASE_NAME)
+    with open_gallery(tmp_path) as gallery:
+        assert gallery.crop_count == 400
+
+
+def test_foreign_files_are_refused_and_untouched(tmp_path: Path) -> None:
+    path = tmp_path / DATABASE_NAME
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE other (a)")
+    connection.close()
+    foreign = path.read_bytes()
+    with pytest.raises(GalleryDamaged, match="not a Resight gallery"):
+        open_gallery(tmp_path)
+    assert path.read_bytes() == foreign
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(GalleryDamaged):
+        open_gallery(tmp_path)
+
+
+def test_a_start_that_was_cut_short_is_no_obstacle(tmp_path: Path) -> None:
+    for suffix in (".new", ".new-wal", ".new-shm"):
+        (tmp_path / DATABASE_NAME).with_suffix(suffix).write_bytes(b"half")
+    with open_gallery(tmp_path) as gallery:
+        gallery.enrol([new_crop(1, units(np.random.default_rng(0), 1)[0])])
+        assert gallery.get(crop_id(1))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(GalleryUnavailable, match="cannot be used"):
+        open_gallery(tmp_path / "file" / "gallery")
+
+
+def test_waiting_writes_share_a_commit_and_fail_alone(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, [FIRST])
+    running, go_on = threading.Event(), threading.Event()
+    published: list[int] = []
+    commits: list[str] = []
+
+    def slow(connection: sqlite3.Connection) -> int:
+        connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+        running.set()
+        assert go_on.wait(30)
+        return -1
+
+    def add(number: int) -> int:
+        def transaction(connection: sqlite3.Connection) -> int:
+            connection.execute("INSERT INTO numbers (n) VALUES (?)", (number,))
+            return number
+
+        return database.write(transaction, published.append)
+
+    insert(database, 5)
+    with ThreadPoolExecutor(10) as pool:
+        first = pool.submit(database.write, slow)
+        assert running.wait(30)
+        waiting = {n: pool.submit(add, n) for n in range(8)}
+        while database._writes.qsize() < 8:
+            threading.Event().wait(0.001)
+        go_on.set()
+        assert first.result(30) == -1
+        with pytest.raises(sqlite3.IntegrityError):  # 5 is there already
+            waiting.pop(5).result(30)
+        assert {n: future.result(30) for n, future in waiting.items()} == {n: n for n in waiting}
+    assert sorted(published) == sorted(waiting)
+    assert numbers(database) == list(range(8))
+    assert commits == ["COMMIT", "COMMIT"]
+    database.close()
+
+
+def test_publishing_follows_the_commits_and_precedes_the_answer(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, [FIRST])
+    published: list[int] = []
+
+    def add(number: int) -> None:
+        def transaction(connection: sqlite3.Connection) -> int | None:
+            return connection.execute("INSERT INTO numbers (n) VALUES (NULL)").lastrowid
+
+        def publish(row: int | None) -> None:
+            assert row is not None
+            published.append(row)
+
+        row = database.write(transaction, publish)
+        assert row in published
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(100)))
+    assert published == list(range(1, 101))
+    database.close()
+
+
+def test_a_full_disk_fails_the_write_and_not_the_gallery(tmp_path: Path) -> None:
+    vectors = units(np.random.default_rng(0), 3)
+    with open_gallery(tmp_path) as gallery:
+        gallery.enrol([new_crop(1, vectors[0])])
+        database = gallery._store._database
+
+        def set_limit(pages: int) -> None:
+            database.write(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+
+        set_limit(1)  # SQLite raises it to the present size: no page more
+        big = NewCrop(crop_id(3), vectors[2], b"x" * 100_000)
+        with pytest.raises(GalleryUnavailable, match="full"):
+            gallery.enrol([new_crop(2, vectors[1]), big])
+        assert gallery.crop_count == 1
+        assert gallery.query(vectors[:1], QueryOptions()).searched == 1
+        set_limit(1_000_000)
+        gallery.enrol([new_crop(2, vectors[1])])
+        assert gallery.crop_count == 2
+
+
+def test_an_index_that_fails_is_reported_and_healed_by_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = units(np.random.default_rng(0), 2)
+    with open_gallery(tmp_path) as gallery:
+        gallery.enrol([new_crop(1, vectors[0])])
+
+        def out_of_memory(*_: object) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(gallery._index.columns, "append", out_of_memory)
+            with pytest.raises(MemoryError):
+                gallery.enrol([new_crop(2, vectors[1])])
+        with pytest.raises(GalleryError, match="restart"):
+            assert gallery.crop_count
+    with open_gallery(tmp_path) as gallery:
+        assert gallery.crop_count == 2

@@ -1,0 +1,91 @@
+"""The vectors in memory and the lock around them."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from service.gallery.index import ReadWriteLock, Vectors
+from tests.service.gallery.cases import units
+
+
+@pytest.mark.parametrize("dim", [1, 7, 64, 2048])
+def test_vectors_are_kept_bit_for_bit_and_measured_alike_everywhere(dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    data = units(rng, 130, dim).astype(np.float16)
+    data[3, 0] = np.float16(6e-8)  # subnormal
+    data[[5, 77, 129]] = data[8]
+    vectors = Vectors(dim)
+    vectors.append(data[:100])
+    vectors.append(data[100:])
+    query = units(rng, 1, dim)[0]
+    everywhere = np.arange(130)
+    squared = vectors.squared(query, everywhere)
+    difference = data.astype(np.float64) - query
+    np.testing.assert_allclose(squared, (difference**2).sum(axis=1), rtol=1e-5)
+    assert len(set(squared[[5, 8, 77, 129]].tolist())) == 1
+    for start in range(0, 130, 13):
+        alone = np.concatenate([vectors.squared(query, everywhere[i : i + 1]) for i in range(start, start + 13)])
+        np.testing.assert_array_equal(alone, squared[start : start + 13])
+    for row in (3, 8, 100):
+        assert vectors.squared(data[row].astype(np.float32), np.array([row])) == 0
+
+
+def test_vectors_searched_dropped_and_replaced() -> None:
+    rng = np.random.default_rng(1)
+    data = units(rng, 50).astype(np.float16)
+    vectors = Vectors(16)
+    vectors.append(data)
+    keep = rng.random(50) < 0.6
+    vectors.keep(keep)
+    data = data[keep]
+    vectors.replace(4, -data[4])
+    data[4] *= -1
+    assert len(vectors) == len(data)
+    query = units(rng, 1)[0]
+    distances = np.linalg.norm(data.astype(np.float64) - query, axis=1)
+    for mask in (None, rng.random(len(data)) < 0.5):
+        allowed = np.arange(len(data)) if mask is None else np.flatnonzero(mask)
+        expected = allowed[np.argsort(distances[allowed])]
+        found, squared = vectors.search(query, 7, mask)
+        np.testing.assert_array_equal(found, expected[:7])
+        np.testing.assert_allclose(squared, distances[found] ** 2, rtol=1e-5)
+        assert len(vectors.search(query, 1000, mask)[0]) == len(allowed)
+
+
+def test_readers_share_and_a_waiting_writer_goes_first() -> None:
+    lock = ReadWriteLock()
+    events: list[str] = []
+    both_in = threading.Barrier(3)
+    leave = threading.Event()
+
+    def read_early() -> None:
+        with lock.reading():
+            both_in.wait(30)
+            assert leave.wait(30)
+            events.append("early reader")
+
+    def write() -> None:
+        with lock.writing():
+            events.append("writer")
+
+    def read_late() -> None:
+        with lock.reading():
+            events.append("late reader")
+
+    threads = [threading.Thread(target=read_early) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    both_in.wait(30)  # two readers are inside at once
+    threads.append(threading.Thread(target=write))
+    threads[-1].start()
+    while not lock._writers_waiting:
+        threading.Event().wait(0.001)
+    threads.append(threading.Thread(target=read_late))
+    threads[-1].start()
+    leave.set()
+    for thread in threads:
+        thread.join(30)
+    assert events == ["early reader", "early reader", "writer", "late reader"]

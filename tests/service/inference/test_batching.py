@@ -1,0 +1,203 @@
+"""The queue and its thread: batching, admission, and faults that stay with the one who caused them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.inference.batching import BatchWorker, Embedded, EmbeddingFailed, QueueFull, WorkerStopped
+from service.inference.engine import Inference
+from service.inference.model import ModelInfo
+from tests.engine_doubles import FaultyEngine
+
+POISON = 13
+
+
+def crop(info: ModelInfo, value: int) -> NDArray[np.uint8]:
+    return np.full((info.height, info.width, 3), value, np.uint8)
+
+
+@contextmanager
+def running(engine: FaultyEngine, max_batch: int = 8, queue_limit: int = 64) -> Iterator[BatchWorker]:
+    worker = BatchWorker(engine, max_batch, queue_limit)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        engine.gate.set()
+        worker.stop()
+
+
+def directions(embedded: Embedded) -> list[int]:
+    return [int(row.argmax()) for row in embedded.embeddings]
+
+
+def raise_on_poison(crops: NDArray[np.uint8], inference: Inference) -> None:
+    if np.any(crops[:, 0, 0, 0] == POISON):
+        raise ValueError("poison")
+
+
+def nan_on_poison(crops: NDArray[np.uint8], inference: Inference) -> None:
+    inference.embeddings[crops[:, 0, 0, 0] == POISON] = np.nan
+
+
+def die_on_poison(crops: NDArray[np.uint8], inference: Inference) -> None:
+    if np.any(crops[:, 0, 0, 0] == POISON):
+        raise SystemExit("killed")
+
+
+def test_every_request_gets_its_own_rows_back(model_info: ModelInfo) -> None:
+    async def ask(worker: BatchWorker) -> list[Embedded]:
+        requests = [[1, 2, 3], [4], [5, 6]]
+        return await asyncio.gather(*(worker.embed([crop(model_info, v) for v in values]) for values in requests))
+
+    with running(FaultyEngine(model_info)) as worker:
+        answers = asyncio.run(ask(worker))
+    assert [directions(answer) for answer in answers] == [[1, 2, 3], [4], [5, 6]]
+    assert all(answer.attention is None for answer in answers)
+    assert all(answer.queue_ms >= 0 and answer.inference_ms >= 0 for answer in answers)
+
+
+def test_what_queues_while_the_engine_works_becomes_one_batch(model_info: ModelInfo) -> None:
+    engine = FaultyEngine(model_info)
+
+    async def ask(worker: BatchWorker) -> None:
+        engine.gate.clear()
+        first = asyncio.create_task(worker.embed([crop(model_info, 0)]))
+        await asyncio.to_thread(engine.entered.wait, 10)
+        rest = [asyncio.create_task(worker.embed([crop(model_info, value)])) for value in range(1, 12)]
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(first, *rest)
+
+    with running(engine, max_batch=8) as worker:
+        asyncio.run(ask(worker))
+    assert engine.batches == [1, 8, 3]
+
+
+def test_attention_comes_only_to_who_asked(model_info: ModelInfo) -> None:
+    async def ask(worker: BatchWorker) -> tuple[Embedded, Embedded]:
+        return await asyncio.gather(
+            worker.embed([crop(model_info, 1)], attention=True), worker.embed([crop(model_info, 2)])
+        )
+
+    with running(FaultyEngine(model_info)) as worker:
+        explained, plain = asyncio.run(ask(worker))
+    assert explained.attention is not None
+    assert explained.attention.shape == (1, model_info.positions, model_info.positions)
+    assert plain.attention is None
+
+
+@pytest.mark.parametrize("fault", [raise_on_poison, nan_on_poison])
+def test_a_bad_image_fails_alone(model_info: ModelInfo, fault: object) -> None:
+    engine = FaultyEngine(model_info, raise_on_poison if fault is raise_on_poison else nan_on_poison)
+
+    async def ask(worker: BatchWorker) -> list[Embedded | BaseException]:
+        requests = [[1, POISON, 2], [3], [POISON]]
+        embeds = (worker.embed([crop(model_info, v) for v in values]) for values in requests)
+        return await asyncio.gather(*embeds, return_exceptions=True)
+
+    with running(engine) as worker:
+        mixed, good, bad = asyncio.run(ask(worker))
+        assert worker.alive
+    assert isinstance(mixed, EmbeddingFailed)
+    assert list(mixed.failures) == [1]
+    assert isinstance(good, Embedded)
+    assert directions(good) == [3]
+    assert isinstance(bad, EmbeddingFailed)
+    assert list(bad.failures) == [0]
+
+
+def test_admission_counts_images_and_says_when_to_come_back(model_info: ModelInfo) -> None:
+    worker = BatchWorker(FaultyEngine(model_info), 8, queue_limit=64)
+    worker.start()
+    with worker.admission(60):
+        with worker.admission(4), pytest.raises(QueueFull) as caught, worker.admission(1):
+            pass
+        assert caught.value.retry_after == 1  # 64 images at 100 a second
+        with worker.admission(4):
+            pass
+    with worker.admission(64):
+        pass
+    worker.stop()
+
+
+def test_places_are_given_back_after_a_failure(model_info: ModelInfo) -> None:
+    with running(FaultyEngine(model_info, raise_on_poison), queue_limit=64) as worker:
+
+        async def ask() -> None:
+            with worker.admission(64):
+                await worker.embed([crop(model_info, POISON)])
+
+        with pytest.raises(EmbeddingFailed):
+            asyncio.run(ask())
+        with worker.admission(64):
+            pass
+
+
+def test_cancelled_images_are_dropped_before_they_run(model_info: ModelInfo) -> None:
+    engine = FaultyEngine(model_info)
+
+    async def ask(worker: BatchWorker) -> None:
+        engine.gate.clear()
+        first = asyncio.create_task(worker.embed([crop(model_info, 1)]))
+        await asyncio.to_thread(engine.entered.wait, 10)
+        given_up = asyncio.create_task(worker.embed([crop(model_info, 2)] * 5))
+        patient = asyncio.create_task(worker.embed([crop(model_info, 3)]))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        engine.gate.set()
+        await asyncio.gather(first, patient)
+
+    with running(engine) as worker:
+        asyncio.run(ask(worker))
+    assert engine.batches == [1, 1]
+
+
+def test_a_dead_thread_fails_everybody_at_once_and_for_good(model_info: ModelInfo) -> None:
+    engine = FaultyEngine(model_info, die_on_poison)
+
+    async def ask(worker: BatchWorker) -> list[Embedded | BaseException]:
+        engine.gate.clear()
+        first = asyncio.create_task(worker.embed([crop(model_info, POISON)]))
+        await asyncio.to_thread(engine.entered.wait, 10)
+        waiting = asyncio.create_task(worker.embed([crop(model_info, 1)]))
+        await asyncio.sleep(0)
+        engine.gate.set()
+        return list(await asyncio.gather(first, waiting, return_exceptions=True))
+
+    with running(engine) as worker:
+        assert all(isinstance(outcome, WorkerStopped) for outcome in asyncio.run(ask(worker)))
+        assert not worker.alive
+        assert worker.error is not None
+        assert "killed" in worker.error
+        with pytest.raises(WorkerStopped, match="killed"):
+            asyncio.run(worker.embed([crop(model_info, 1)]))
+        with pytest.raises(WorkerStopped), worker.admission(1):
+            pass
+
+
+def test_stopping_finishes_what_is_queued_and_takes_no_more(model_info: ModelInfo) -> None:
+    engine = FaultyEngine(model_info)
+
+    async def ask(worker: BatchWorker) -> Embedded:
+        engine.gate.clear()
+        queued = asyncio.create_task(worker.embed([crop(model_info, value) for value in range(20)]))
+        await asyncio.to_thread(engine.entered.wait, 10)
+        stopping = asyncio.create_task(asyncio.to_thread(worker.stop))
+        engine.gate.set()
+        await stopping
+        return await queued
+
+    with running(engine, max_batch=4) as worker:
+        assert directions(asyncio.run(ask(worker))) == list(range(20))
+        assert not worker.alive
+        with pytest.raises(WorkerStopped):
+            asyncio.run(worker.embed([crop(model_info, 1)]))

@@ -1,0 +1,143 @@
+"""The engine on the CPU, and its refusals: wrong devices, wrong results, changed files."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from service.inference.engine import (
+    EngineError,
+    Inference,
+    _verify_nodes,
+    check,
+    load_engine,
+    providers_of,
+    split,
+)
+from service.inference.model import ModelInfo, read_model
+from tests.tiny_model import DIM, HEIGHT, POSITIONS, WIDTH, write_tiny_model
+
+
+@pytest.mark.parametrize(
+    ("count", "largest", "sizes"),
+    [(1, 16, [1]), (13, 16, [8, 4, 1]), (37, 16, [16, 16, 4, 1]), (5, 1, [1] * 5), (64, 64, [64])],
+)
+def test_batches_are_cut_into_powers_of_two(count: int, largest: int, sizes: list[int]) -> None:
+    assert split(count, largest) == sizes
+
+
+def test_it_embeds_whatever_the_number(model_info: ModelInfo) -> None:
+    engine = load_engine(model_info, "cpu", threads=1, max_batch=4)
+    crops = np.random.default_rng(0).integers(0, 256, (7, HEIGHT, WIDTH, 3), np.uint8)
+    both = engine.run(crops, attention=True)
+    assert both.attention is not None
+    assert both.attention.shape == (7, POSITIONS, POSITIONS)
+    assert np.allclose(both.attention.sum(axis=2), 1, atol=1e-5)
+    alone = [engine.run(crop[None]) for crop in crops]
+    assert all(one.attention is None for one in alone)
+    assert np.allclose(both.embeddings, np.concatenate([one.embeddings for one in alone]), atol=1e-6)
+    assert engine.provider == "CPUExecutionProvider"
+    assert engine.images_per_second > 0
+
+
+def test_auto_takes_the_cpu_with_its_largest_batch(model_info: ModelInfo) -> None:
+    assert load_engine(model_info, "auto", threads=1).max_batch == 16
+
+
+@pytest.mark.parametrize(("device", "name"), [("cuda", "CUDA"), ("tensorrt", "Tensorrt")])
+def test_a_device_that_is_not_there_is_an_error(model_info: ModelInfo, device: str, name: str) -> None:
+    """The build of ONNX Runtime lacks the provider, or has it and falls back: both must refuse."""
+    if f"{name}ExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine may really have the device")
+    with pytest.raises(EngineError, match=f"{name}ExecutionProvider.*RESIGHT_DEVICE=cpu"):
+        load_engine(model_info, device, threads=1)
+
+
+def test_an_unknown_device_is_an_error(model_info: ModelInfo) -> None:
+    with pytest.raises(EngineError, match="tpu"):
+        load_engine(model_info, "tpu", threads=1)
+
+
+def test_a_wrong_self_test_embedding_refuses(tmp_path: Path) -> None:
+    other = np.full(DIM, DIM**-0.5, "<f4")
+    path = write_tiny_model(tmp_path / "m.onnx", {"test_embedding": base64.b64encode(other.tobytes()).decode()})
+    with pytest.raises(EngineError, match="Self-test failed"):
+        load_engine(read_model(path), "cpu", threads=1)
+
+
+def test_a_file_that_changed_meanwhile_refuses(tmp_path: Path) -> None:
+    info = read_model(write_tiny_model(tmp_path / "m.onnx"))
+    write_tiny_model(tmp_path / "m.onnx", {"name": "another"})
+    with pytest.raises(EngineError, match="changed"):
+        load_engine(info, "cpu", threads=1)
+
+
+def node(op: str, provider: str) -> dict[str, object]:
+    return {"cat": "Node", "args": {"op_name": op, "provider": provider}}
+
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("events", "complaint"),
+    [
+        ([node("FusedConv", CUDA), node("Shape", CPU)], None),
+        ([node("Conv", CUDA), node("Conv", CPU)], "Conv"),
+        ([node("QLinearConv", CPU), node("MatMul", CUDA)], "QLinearConv"),
+        ([node("MatMul", CPU)], "no operator"),
+        ([{"cat": "Session", "args": {}}], "no operator"),
+    ],
+)
+def test_the_profile_says_where_convolutions_ran(
+    tmp_path: Path, events: list[dict[str, object]], complaint: str | None
+) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps(events))
+    if complaint is None:
+        _verify_nodes(profile, CUDA)
+        return
+    with pytest.raises(EngineError, match=complaint):
+        _verify_nodes(profile, CUDA)
+
+
+def test_a_real_profile_is_understood(model_path: Path, tmp_path: Path) -> None:
+    """Guards the verification against another ONNX Runtime naming things otherwise."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    session = onnxruntime.InferenceSession(model_path.read_bytes(), options, providers=[CPU])
+    session.run(["embedding"], {"crops": np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)})
+    ran = providers_of(json.loads(Path(session.end_profiling()).read_text()))
+    assert any("Conv" in op for op in ran)
+    assert set().union(*ran.values()) == {CPU}
+
+
+def unit_rows(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    rows = np.zeros((count, DIM), np.float32)
+    rows[:, 0] = 1
+    return rows
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 3.0])
+def test_an_embedding_that_is_no_unit_vector_is_an_error(model_info: ModelInfo, value: float) -> None:
+    rows = unit_rows(3)
+    check(Inference(rows), 3, model_info)
+    rows[1, 0] = value
+    with pytest.raises(EngineError, match="length one"):
+        check(Inference(rows), 3, model_info)
+
+
+def test_wrong_shapes_and_attention_are_errors(model_info: ModelInfo) -> None:
+    rows = unit_rows(2)
+    with pytest.raises(EngineError, match="shape"):
+        check(Inference(rows), 3, model_info)
+    with pytest.raises(EngineError, match="attention of shape"):
+        check(Inference(rows, np.zeros((2, 3, 3), np.float32)), 2, model_info)
+    with pytest.raises(EngineError, match="not finite"):
+        check(Inference(rows, np.full((2, POSITIONS, POSITIONS), np.nan, np.float32)), 2, model_info)

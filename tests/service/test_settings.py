@@ -1,0 +1,75 @@
+"""Settings: where they come from, and the sentences for those that cannot be used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.api.limits import MAX_IMAGES
+from service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("RESIGHT_")]:
+        monkeypatch.delenv(name)
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.model == Path("models/market1501-int8.onnx")
+    assert (settings.device, settings.gallery, settings.gallery_folder) == ("auto", "sqlite:///data", Path("data"))
+    assert (settings.store_images, settings.match_distance, settings.log_level) == ("thumbnail", None, "info")
+    assert settings.effective_threads >= 1
+
+
+def test_environment_and_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIGHT_PORT", "9000")
+    monkeypatch.setenv("RESIGHT_GALLERY", "sqlite:////var/lib/resight")
+    monkeypatch.setenv("RESIGHT_THREADS", "3")
+    monkeypatch.setenv("RESIGHT_MAX_BATCH", "")
+    assert Settings().port == 9000
+    assert Settings().gallery_folder == Path("/var/lib/resight")
+    assert (Settings().effective_threads, Settings().max_batch) == (3, None)
+    assert Settings(port=9001).port == 9001
+
+
+UNUSABLE = [
+    ("PORT", "99999", "65535"),
+    ("DEVICE", "gpu", "auto"),
+    ("GALLERY", "postgres://x", "sqlite:///FOLDER"),
+    ("GALLERY", "sqlite://data", "sqlite:///FOLDER"),
+    ("GALLERY", "sqlite:///", "sqlite:///FOLDER"),
+    ("STORE_IMAGES", "all", "thumbnail"),
+    ("MATCH_DISTANCE", "1.5", "less than or equal to 1"),
+    ("MATCH_DISTANCE", "nan", "less than or equal to 1"),
+    ("MAX_BATCH", "24", "1, 2, 4, 8, 16, 32 or 64"),
+    ("THREADS", "0", "greater than or equal to 1"),
+    ("QUEUE_LIMIT", str(MAX_IMAGES - 1), f"greater than or equal to {MAX_IMAGES}"),
+    ("LOG_LEVEL", "loud", "info"),
+    ("HOST", "0.0.0.0", "RESIGHT_ALLOW_ANONYMOUS=true"),
+    ("HOST", "camera-server", "RESIGHT_ALLOW_ANONYMOUS=true"),
+    ("PROT", "9000", "did you mean RESIGHT_PORT"),
+    ("SOMETHING", "1", "there is no such setting"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), UNUSABLE)
+def test_an_unusable_setting_is_refused_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(f"RESIGHT_{name}", value)
+    with pytest.raises(ValueError, match="(?s)" + sentence):
+        Settings()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_no_keys(host: str) -> None:
+    assert Settings(host=host).host == host
+
+
+def test_everybody_may_be_let_in_on_purpose() -> None:
+    assert Settings(host="0.0.0.0", allow_anonymous=True).host == "0.0.0.0"

@@ -1,0 +1,1 @@
+"""Drawn pedestrians and the places they walk through, for `training.data.synthetic`."""
