@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -49,7 +50,7 @@ async def _by_images(request: Request, runtime: Runtime, files: tuple[bytes, ...
     response = await _search(request, runtime, probe, options)
     if options.explain:
         maps = [picture.attention for picture in pictures if picture.attention is not None]
-        response.attention = [received_attention(weights, runtime.info) for weights in maps]
+        response.attention = received_attention(maps, runtime.info)
     return response
 
 
@@ -86,7 +87,7 @@ def unit_vector(values: list[float], model_sha256: str, info: ModelInfo) -> NDAr
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def received_attention(attention: NDArray[np.float32], info: ModelInfo) -> AttentionOut:
-    """Of attention [L, L], row j = where position j looks: the mean weight that each position receives."""
-    weights = attention.mean(axis=0)
-    return AttentionOut(h=info.map_height, w=info.map_width, weights=weights.tolist())
+def received_attention(maps: Sequence[NDArray[np.float32]], info: ModelInfo) -> AttentionOut:
+    """Of each image's attention [L, L], row j = where position j looks: the mean weight that each position receives."""
+    weights = [attention.mean(axis=0).tolist() for attention in maps]
+    return AttentionOut(h=info.map_height, w=info.map_width, weights=weights)

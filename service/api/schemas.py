@@ -258,11 +258,11 @@ class MatchOut(BaseModel):
 
 
 class AttentionOut(BaseModel):
-    """How much attention each position of the last map receives: h rows of w weights, row by row."""
+    """How much attention each position of the last map receives: for each image, h rows of w weights, row by row."""
 
     h: int
     w: int
-    weights: list[float]
+    weights: list[list[float]]
 
 
 class QueryResponse(BaseModel):
@@ -276,7 +276,7 @@ class QueryResponse(BaseModel):
     exact: bool
     model: ModelRef
     timings_ms: dict[str, float]
-    attention: list[AttentionOut] | None = Field(default=None, description="with explain: one for each image")
+    attention: AttentionOut | None = Field(default=None, description="with explain")
 
     @classmethod
     def of(cls, answer: Answer, info: ModelInfo, timings_ms: dict[str, float]) -> QueryResponse:

@@ -112,15 +112,16 @@ def test_several_images_are_one_query(people: Served) -> None:
 
 def test_explain_adds_the_attention_received_by_each_position(people: Served) -> None:
     body = ask(people.client, crop(2), crop(2, 1), explain="true")
-    assert [(one["h"], one["w"]) for one in body["attention"]] == [(MAP_HEIGHT, MAP_WIDTH)] * 2
+    attention = body["attention"]
+    assert (attention["h"], attention["w"]) == (MAP_HEIGHT, MAP_WIDTH)
     crops = np.stack([decode_crop(crop(2, view), HEIGHT, WIDTH) for view in (0, 1)])
-    for one, picture in zip(body["attention"], crops, strict=True):
+    for received, picture in zip(attention["weights"], crops, strict=True):
         cells = picture.reshape(MAP_HEIGHT, HEIGHT // MAP_HEIGHT, MAP_WIDTH, WIDTH // MAP_WIDTH, 3)
         colours = cells.mean(axis=(1, 3)).reshape(POSITIONS, 3) / 255
         weights = np.exp(colours @ colours.T)
         weights /= weights.sum(axis=1, keepdims=True)
-        assert one["weights"] == pytest.approx(weights.mean(axis=0), abs=1e-4)
-        assert sum(one["weights"]) == pytest.approx(1, abs=1e-4)
+        assert received == pytest.approx(weights.mean(axis=0), abs=1e-4)
+        assert sum(received) == pytest.approx(1, abs=1e-4)
 
 
 def test_an_embedding_asks_like_its_picture(people: Served) -> None:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from service.sources import Item, Layout, SourceError, open_sources
+from service.cli.sources import Item, Layout, SourceError, open_sources
 
 if TYPE_CHECKING:
-    from service.answers import Ranking
-    from service.bulk import Outcome
+    from service.cli.bulk import Outcome
     from service.client import Resight
+    from service.client.answers import Ranking
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 SOME_FAILED, NOT_POSSIBLE, INTERRUPTED = 1, 2, 130
@@ -88,7 +88,7 @@ def serve(
     Every option may also be an environment variable: --port 9000 and RESIGHT_PORT=9000 say the same.
     """
     chosen = {name: value for name, value in locals().items() if value is not None}
-    from service.serving import run  # ONNX Runtime and FAISS come with it
+    from service.cli.serving import run  # ONNX Runtime and FAISS come with it
 
     problem = run(chosen)
     if problem:
@@ -144,9 +144,9 @@ def query(
     Several images make one query. A distance lies between 0 and 1 and is that of an identity's nearest crop;
     support counts its crops that are near enough to be a match.
     """
-    from service.answers import ResightError
-    from service.calls import query_call
-    from service.terminal import console, footer, ranking_table, verdict
+    from service.cli.terminal import console, footer, ranking_table, verdict
+    from service.client.answers import ResightError
+    from service.client.calls import query_call
 
     call = query_call(images, top_k=top_k, cameras=camera or (), exclude_cameras=exclude_camera or ())
     with _service(url) as client:
@@ -170,8 +170,8 @@ def query(
 
 def model(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """Show which model serves, and the licence notice of its training data."""
-    from service.calls import model_call
-    from service.terminal import console, model_lines
+    from service.cli.terminal import console, model_lines
+    from service.client.calls import model_call
 
     call = model_call()
     with _service(url) as client:
@@ -186,8 +186,8 @@ def model(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
 @contextmanager
 def _service(url: str, retries: int = 2) -> Iterator[Resight]:
     """A client of the service at `url`; ends the command with one line when it cannot be used."""
-    from service.answers import ResightError, Unreachable
     from service.client import Resight
+    from service.client.answers import ResightError, Unreachable
 
     try:
         client = Resight(url, retries=retries)
@@ -207,7 +207,7 @@ def _service(url: str, retries: int = 2) -> Iterator[Resight]:
 
 def _source_names(client: Resight, ranking: Ranking) -> dict[str, str]:
     """The file that each nearest crop was enrolled from, by crop_id, where `resight enrol` noted one."""
-    from service.answers import ResightError
+    from service.client.answers import ResightError
 
     names = {}
     for match in ranking.matches:
@@ -220,9 +220,9 @@ def _source_names(client: Resight, ranking: Ranking) -> dict[str, str]:
 
 def _enrol(client: Resight, items: Sequence[Item], as_json: bool) -> int:
     """Enrol the items, telling how it goes; the exit code."""
-    from service.answers import ResightError
-    from service.bulk import enrol_all
-    from service.terminal import console, duration, progress
+    from service.cli.bulk import enrol_all
+    from service.cli.terminal import console, duration, progress
+    from service.client.answers import ResightError
 
     tally: Counter[str] = Counter()
     started = monotonic()

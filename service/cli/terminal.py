@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from service.answers import Match, Ranking, ServedModel
+from service.client.answers import Match, Ranking, ServedModel
 
 PIPE_WIDTH = 200  # columns where there is no terminal to ask: nothing that a program reads is cut short
 PLAIN_LINES = 20  # at most so many progress lines in a run without a terminal

@@ -15,16 +15,17 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from service import bulk, cli
-from service.bulk import Outcome
+from service.cli import bulk
+from service.cli import commands as cli
+from service.cli.bulk import Outcome
+from service.cli.sources import Item
+from service.cli.terminal import duration, progress
 from service.client import DEFAULT_URL, Resight
 from service.settings import Settings
-from service.sources import Item
-from service.terminal import duration, progress
 from tests.drawn_crops import crop
 from tests.serving import Served, serve
 
-RESIGHT = [sys.executable, "-c", "from service.cli import main; main()"]
+RESIGHT = [sys.executable, "-c", "from service.cli.commands import main; main()"]
 
 
 def resight(*arguments: str | Path) -> Result:
@@ -137,7 +138,7 @@ def test_ctrl_c_says_what_is_acknowledged_and_the_same_command_continues(
 
     bulk_enrol_all = bulk.enrol_all
     with monkeypatch.context() as patch:
-        patch.setattr("service.bulk.enrol_all", interrupted)
+        patch.setattr("service.cli.bulk.enrol_all", interrupted)
         result = resight("enrol", tmp_path, "--layout", "files", "--url", service.url)
     assert result.exit_code == 130
     assert "Stopped: 32 of 64 crops are acknowledged. The same command continues" in result.stderr
@@ -159,7 +160,7 @@ def test_a_service_that_goes_away_ends_it_with_a_count(
         yield from bulk_enrol_all(client, items[32:])
 
     bulk_enrol_all = bulk.enrol_all
-    monkeypatch.setattr("service.bulk.enrol_all", stopping)
+    monkeypatch.setattr("service.cli.bulk.enrol_all", stopping)
     result = resight("enrol", tmp_path, "--layout", "files", "--url", service.url)
     assert result.exit_code == 1
     assert "Broken off: 32 of 40 crops are acknowledged." in result.stderr
@@ -296,7 +297,7 @@ def test_help_is_a_page_and_loads_nothing_heavy() -> None:
     for word in ("resight serve", "resight enrol", "resight query", "model", "/docs"):
         assert word in page
     heavy = "{'numpy', 'httpx', 'onnxruntime', 'faiss', 'fastapi', 'PIL', 'uvicorn'}"
-    code = f"import sys, service.cli; service.cli.command_line(); print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, service.cli.commands as cli; cli.command_line(); print(sorted({heavy} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert loaded.stdout == "[]\n"
 

@@ -1,6 +1,6 @@
 """The requests of the HTTP contract, built and not sent, and when to send one again. No input or output over HTTP.
 
-`enrol_call(…)` and its kin give a `Call`, which knows how its answer is read (`service.answers`). A client over
+`enrol_call(…)` and its kin give a `Call`, which knows how its answer is read (`service.client.answers`). A client over
 any transport, blocking or not, only sends: `call.arguments()`, `retry_pause`, `accept`, `call.parse`.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from service.answers import (
+from service.client.answers import (
     Crop,
     Enrolment,
     Page,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 
-from service.answers import Enrolled, ResightError
+from service.cli.sources import Item, SourceError
 from service.client import Resight
-from service.sources import Item, SourceError
+from service.client.answers import Enrolled, ResightError
 
 BATCH_IMAGES = 32
 BATCH_BYTES = 48 * 2**20  # below the service's 64 MiB a request, with room for the form around the files

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.sources import MAX_FILE_BYTES, Item, Layout, Source, SourceError, open_sources
+from service.cli.sources import MAX_FILE_BYTES, Item, Layout, Source, SourceError, open_sources
 
 MARKET = {
     "0002_c1s1_000451_03.jpg": b"a",

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.answers import ResightError, Unreachable
-from service.calls import page_call, query_call
 from service.client import Resight
+from service.client.answers import ResightError, Unreachable
+from service.client.calls import page_call, query_call
 from tests.drawn_crops import crop, encoded, person
 from tests.serving import Served
 
@@ -39,7 +39,7 @@ class Pauses(list[float]):
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     made = Pauses()
-    monkeypatch.setattr("service.client.time.sleep", made.append)
+    monkeypatch.setattr("service.client.connection.time.sleep", made.append)
     return made
 
 
@@ -316,13 +316,14 @@ def test_enrolling_and_asking_the_real_service(resight: Resight, tmp_path: Path)
     assert best.distance == pytest.approx(1 - best.similarity)
     assert {hit.camera for hit in best.crops} == {"c1", "c2"}
     assert set(ranking.timings_ms) == {"decode", "queue", "inference", "search"}
-    [attention] = ranking.attention
-    assert attention.weights.shape == (attention.h, attention.w)
+    attention = ranking.attention
+    assert attention is not None
+    assert attention.weights.shape == (1, attention.h, attention.w)
     assert attention.weights.sum() == pytest.approx(1, abs=1e-5)
 
     narrowed = resight.query([path], exclude_cameras=["c1"], since=when, identity="1", max_distance=1)
     assert [(match.camera, match.captured_at) for match in narrowed.matches] == [("c2", when)]
-    assert narrowed.attention == ()
+    assert narrowed.attention is None
 
 
 def test_crops_are_listed_fetched_and_deleted(resight: Resight) -> None:

@@ -1,7 +1,7 @@
 """The typed client: `Resight("http://127.0.0.1:8000").query("probe.jpg")`.
 
-Requests are built by `service.calls` and answers read by `service.answers`, both pure; only `Resight.fetch`
-does input and output, so a client over another transport is another `fetch`.
+Requests are built by `calls` and answers read by `answers`, both pure; only `Resight.fetch` does input and
+output, so a client over another transport is another `fetch`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from service.answers import (
+from service.client.answers import (
     Crop,
     Enrolment,
     Problem,
@@ -23,9 +23,8 @@ from service.answers import (
     Readiness,
     ResightError,
     ServedModel,
-    Unreachable,
 )
-from service.calls import (
+from service.client.calls import (
     Answer,
     Call,
     Images,
@@ -42,8 +41,6 @@ from service.calls import (
     ready_call,
     retry_pause,
 )
-
-__all__ = ["DEFAULT_URL", "Resight", "ResightError", "Unreachable"]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT = 5.0

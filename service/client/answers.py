@@ -124,7 +124,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Attention:
-    """`weights` float32 [h, w]: how much attention each position of the last map receives."""
+    """`weights` float32 [images, h, w]: how much attention each position of the last map receives."""
 
     h: int
     w: int
@@ -136,7 +136,7 @@ class Ranking:
     """The answer to a query. `matches` are ranked by distance; `searched` counts the crops left by the filters.
 
     `verdict` is match, ambiguous, unknown, empty_gallery, or None where nothing says what a match is.
-    `attention` has one entry for each image when `explain` was asked, else none.
+    `attention` is there when `explain` was asked.
     """
 
     verdict: str | None
@@ -145,7 +145,7 @@ class Ranking:
     exact: bool
     model: ModelName
     timings_ms: Mapping[str, float]
-    attention: tuple[Attention, ...]
+    attention: Attention | None
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def read_ranking(response: httpx.Response) -> Ranking:
         exact=answer["exact"],
         model=_model(answer["model"]),
         timings_ms=answer.get("timings_ms", {}),
-        attention=tuple(_attention(one) for one in answer.get("attention") or ()),
+        attention=_attention(answer["attention"]) if "attention" in answer else None,
     )
 
 
@@ -292,7 +292,7 @@ def _model(model: Json) -> ModelName:
 
 def _attention(attention: Json) -> Attention:
     h, w = attention["h"], attention["w"]
-    return Attention(h, w, np.asarray(attention["weights"], dtype=np.float32).reshape(h, w))
+    return Attention(h, w, np.asarray(attention["weights"], dtype=np.float32).reshape(-1, h, w))
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -6,10 +6,10 @@ from functools import partial
 import httpx
 import pytest
 
-from service.answers import ResightError
-from service.bulk import BATCH_BYTES, BATCH_IMAGES, Outcome, batches, enrol_all, enrol_batch
+from service.cli.bulk import BATCH_BYTES, BATCH_IMAGES, Outcome, batches, enrol_all, enrol_batch
+from service.cli.sources import Item, SourceError
 from service.client import Resight
-from service.sources import Item, SourceError
+from service.client.answers import ResightError
 from tests.drawn_crops import crop
 from tests.serving import Served
 

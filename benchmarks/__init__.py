@@ -1,0 +1,1 @@
+"""Measurements of the whole: each a command that prints what the README claims."""
