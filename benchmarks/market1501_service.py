@@ -53,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     metrics = rank_metrics(query, gallery, ranking.labels())
-    print(
-        f"{served.name}: {len(ranking.query):,} queries, {len(ranking.gallery):,} crops enrolled"
-    )
+    print(f"{served.name}: {len(ranking.query):,} queries, {len(ranking.gallery):,} crops enrolled")
     print(f"POST /query  rank-1 {100 * rank1:.2f}")
     print(f"POST /embed  rank-1 {100 * metrics.rank(1):.2f}, mAP {100 * metrics.mAP:.2f}")
     return 0

@@ -152,7 +152,7 @@ def test_a_service_that_goes_away_ends_it_with_a_count(
 ) -> None:
     for number in range(40):
         (tmp_path / f"{number:02}.png").write_bytes(crop(number))
-    monkeypatch.setattr("service.client.time.sleep", lambda _: None)
+    monkeypatch.setattr("service.client.connection.time.sleep", lambda _: None)
 
     def stopping(client: Resight, items: list[Item]) -> Iterator[list[Outcome]]:
         yield next(bulk_enrol_all(client, items[:32]))
