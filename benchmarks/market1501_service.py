@@ -22,8 +22,8 @@ from rich.progress import track
 from service.client import DEFAULT_URL, Resight, ResightError
 from training.data import market1501
 from training.data.dataset import DataError, Sample
-from training.evaluate import ranking_of
 from training.retrieval.metrics import rank_metrics
+from training.retrieval.protocol import ranking_of
 
 S = TypeVar("S")
 T = TypeVar("T")

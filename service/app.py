@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 
-import anyio
+import anyio.to_thread
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service.api import embed, gallery, query, status
 from service.api.limits import MAX_IMAGES, BodyLimit
+from service.api.origins import OriginGuard
 from service.api.problems import ProblemBarrier, install_handlers
-from service.api.runtime import Runtime
+from service.api.runtime import Pool, Runtime
 from service.gallery.gallery import Gallery
 from service.gallery.ranking import ImpostorCurve
 from service.inference.batching import BatchWorker
 from service.inference.engine import OnnxEngine, load_engine
 from service.inference.model import ModelInfo, read_model
-from service.settings import Settings
+from service.settings import Settings, is_loopback
 from service.telemetry import RequestLog, configure_logging
 
 logger = logging.getLogger(__name__)
 
 QUEUE_SECONDS = 4
 FULL_REQUESTS = 4
+STORING_THREADS = 64  # writes that wait together share one commit
 
 DESCRIPTION = (
     "Finds the same person again across cameras: enrol crops of persons with `POST /gallery`, then ask"
@@ -45,13 +47,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        runtime = start(settings)
-        app.state.runtime = runtime
+        stack = ExitStack()
+        app.state.runtime = await anyio.to_thread.run_sync(stack.enter_context, running(settings))
         try:
             yield
         finally:
-            runtime.worker.stop()
-            runtime.gallery.close()
+            await anyio.to_thread.run_sync(stack.close)
             logger.info("stopped")
 
     app = FastAPI(
@@ -61,7 +62,12 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
-        middleware=[Middleware(RequestLog), Middleware(BodyLimit), Middleware(ProblemBarrier)],
+        middleware=[
+            Middleware(RequestLog),
+            Middleware(OriginGuard, local_only=is_loopback(settings.host)),
+            Middleware(BodyLimit),
+            Middleware(ProblemBarrier),
+        ],
     )
     install_handlers(app)
     for room in (gallery, query, embed, status):
@@ -69,16 +75,27 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def start(settings: Settings) -> Runtime:
-    """Loads and verifies the model, opens the gallery, and starts the inference thread."""
-    info = read_model(settings.model)
+@contextmanager
+def running(settings: Settings) -> Iterator[Runtime]:
+    """Loads and verifies the model, opens the gallery and starts the inference thread; ends them in turn.
+
+    Raises ModelError, EngineError or GalleryError, and then leaves nothing open. Blocks at both ends.
+    """
     threads = settings.effective_threads
-    engine = load_engine(info, settings.device, threads, settings.max_batch)
-    opened = _open_gallery(settings, info)
-    worker = BatchWorker(engine, engine.max_batch, settings.queue_limit or _queue_limit(engine))
-    worker.start()
-    _log_start(engine, worker, opened)
-    return Runtime(settings, info, engine, worker, opened, anyio.CapacityLimiter(threads))
+    engine = _load_engine(settings, threads)
+    with ExitStack() as stack:
+        opened = stack.enter_context(_open_gallery(settings, engine.info))
+        worker = BatchWorker(engine, engine.max_batch, settings.queue_limit or _queue_limit(engine))
+        worker.start()
+        stack.callback(worker.stop)
+        _log_start(engine, worker, opened)
+        pools = Pool(threads), Pool(threads), Pool(STORING_THREADS)
+        yield Runtime(settings, engine.info, engine, worker, opened, *pools)
+
+
+def _load_engine(settings: Settings, threads: int) -> OnnxEngine:
+    """The file's content is given up with the return: the engine has its own copy."""
+    return load_engine(read_model(settings.model), settings.device, threads, settings.max_batch)
 
 
 def _open_gallery(settings: Settings, info: ModelInfo) -> Gallery:

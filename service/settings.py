@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "RESIGHT_"
 SQLITE_SCHEME = "sqlite:///"
+SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_\w+")  # of a Kubernetes Service named resight
 
 
 class Settings(BaseSettings):
@@ -60,6 +62,11 @@ class Settings(BaseSettings):
     def _no_unknown_variables(cls, values: Any) -> Any:
         for variable in sorted(name for name in os.environ if name.upper().startswith(PREFIX)):
             name = variable[len(PREFIX) :].lower()
+            if _is_service_link(name, os.environ[variable]):
+                raise ValueError(
+                    f"{variable} is set by Kubernetes for a Service named resight and is no setting;"
+                    " say enableServiceLinks: false in the pod's spec"
+                )
             if name not in cls.model_fields:
                 near = difflib.get_close_matches(name, cls.model_fields, n=1)
                 hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
@@ -101,6 +108,10 @@ class Settings(BaseSettings):
     def effective_threads(self) -> int:
         """`threads`, or as many as this process has cores."""
         return self.threads or available_cores()
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return bool(SERVICE_LINK.fullmatch(name.upper())) or (name == "port" and value.startswith(("tcp://", "udp://")))
 
 
 def available_cores() -> int:

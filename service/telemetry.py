@@ -56,7 +56,7 @@ class StandardError(logging.Handler):
 
 
 def configure_logging(level: str) -> None:
-    """Sends the records of the service, of uvicorn and of `warnings` to stderr as JSON lines.
+    """Sends the records of the service, of uvicorn and of `warnings`, and libraries' warnings, to stderr as JSON lines.
 
     The root logger is left to whoever embeds the service. uvicorn's access log is silenced, because
     `RequestLog` writes the same with the request's id. Calling it again changes the level only.
@@ -68,6 +68,10 @@ def configure_logging(level: str) -> None:
         target = logging.getLogger(name)
         target.handlers = [handler]
         target.setLevel(level.upper())
+    for name in ("python_multipart", "asyncio"):  # without a handler, Python would print their warnings as they are
+        target = logging.getLogger(name)
+        target.handlers = [handler]
+        target.setLevel(max(logging.WARNING, logging.getLogger("service").level))
     access = logging.getLogger("uvicorn.access")
     access.handlers = []
     access.propagate = False

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.inference.model import ModelInfo, read_model
+from service.inference.model import ModelFile, ModelInfo, read_model
 from service.settings import Settings
 from tests.serving import Served, serve
 from tests.tiny_model import write_tiny_model
@@ -22,9 +22,15 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model_info(model_path: Path) -> ModelInfo:
-    """What the tiny model says about itself."""
+def model_file(model_path: Path) -> ModelFile:
+    """The tiny model, read and verified."""
     return read_model(model_path)
+
+
+@pytest.fixture(scope="session")
+def model_info(model_file: ModelFile) -> ModelInfo:
+    """What the tiny model says about itself."""
+    return model_file.info
 
 
 @pytest.fixture

@@ -46,3 +46,4 @@ def serve(settings: Settings) -> Iterator[Served]:
     finally:
         server.should_exit = True
         thread.join(30)
+        assert not thread.is_alive(), "the server did not end"

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from service.inference.model import test_pattern as pattern
+from service.inference.model import draw_pattern
 
 HEIGHT, WIDTH = 64, 32
 MAP_HEIGHT, MAP_WIDTH = 4, 2
@@ -110,6 +110,6 @@ def _model(called: Mapping[str, str], batch: int | str) -> onnx.ModelProto:
 
 def _test_embedding(model: onnx.ModelProto, called: Mapping[str, str]) -> str:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    crops = pattern(HEIGHT, WIDTH)[None]
+    crops = draw_pattern(HEIGHT, WIDTH)[None]
     (embedding,) = session.run([called["embedding"]], {called["crops"]: crops})
     return base64.b64encode(np.asarray(embedding, "<f4").tobytes()).decode()

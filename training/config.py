@@ -5,11 +5,38 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+SMALLEST = 32  # pixels: the network halves a picture five times
+TINY = 5e-324  # the least positive float: more than zero
+# Both ends belong to the range; what is unbounded must still be finite.
+RANGES: dict[str, tuple[float, float]] = {
+    "base_width": (1, 1024),
+    "height": (SMALLEST, 2048),
+    "width": (SMALLEST, 2048),
+    "half_size_epochs": (0, math.inf),
+    "flip": (0, 1),
+    "rotation": (0, 180),
+    "translation": (0, 1),
+    "erasing": (0, 1),
+    "identities": (2, math.inf),
+    "shots": (2, math.inf),
+    "margin": (0, math.inf),
+    "label_smoothing": (0, 1),
+    "distillation": (0, math.inf),
+    "epochs": (1, math.inf),
+    "warmup_epochs": (0, math.inf),
+    "learning_rate": (TINY, math.inf),
+    "fresh_factor": (TINY, math.inf),
+    "weight_decay": (0, math.inf),
+    "frozen_stages": (0, 5),
+    "seed": (0, 2**32 - 1),
+}
 
 
 class ConfigError(ValueError):
@@ -57,14 +84,19 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in {"epochs": 1, "identities": 2, "shots": 2, "height": 32, "width": 32}.items():
-            if getattr(self, name) < low:
-                raise ConfigError(f"{name} is {getattr(self, name)}, at least {low} is needed")
-        for name in ("flip", "erasing", "label_smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: a number from 0 to 1 is needed")
-        if not 0 <= self.frozen_stages <= 5 or not 0 <= self.half_size_epochs <= self.epochs:
-            raise ConfigError("frozen_stages goes from 0 to 5, half_size_epochs from 0 to epochs")
+        for name, (low, high) in RANGES.items():
+            _check_range(name, getattr(self, name), low, high)
+        if any(blocks < 1 for blocks in self.layers):
+            raise ConfigError(f"layers is {list(self.layers)}: every stage needs a block")
+        if self.warmup_epochs >= self.epochs:
+            raise ConfigError(f"warmup_epochs is {self.warmup_epochs}: less than epochs ({self.epochs}) is needed")
+        if self.half_size_epochs >= self.epochs:
+            raise ConfigError(
+                f"half_size_epochs is {self.half_size_epochs}: less than epochs ({self.epochs}) is needed, "
+                "because the network is used at full size"
+            )
+        if self.half_size_epochs and min(self.height, self.width) < 2 * SMALLEST:
+            raise ConfigError(f"half_size_epochs needs a height and width of {2 * SMALLEST} at least")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
@@ -123,6 +155,16 @@ def build_config(preset: str, file: Path | None = None, overrides: Sequence[str]
     return Config.from_dict(values)
 
 
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if low <= value <= high and value != math.inf:  # false for NaN
+        return
+    if low == TINY:
+        raise ConfigError(f"{name} is {value}: a finite number above 0 is needed")
+    if high == math.inf:
+        raise ConfigError(f"{name} is {value}: a finite number, at least {low}, is needed")
+    raise ConfigError(f"{name} is {value}: a number from {low} to {high} is needed")
+
+
 def _parse_override(key: str, value: str) -> dict[str, Any]:
     try:
         return {key: tomllib.loads(f"value = {value}")["value"]}
@@ -140,7 +182,8 @@ def _parse_toml(text: str, origin: str) -> dict[str, Any]:
 def _typed(key: str, value: Any, hint: Any) -> Any:
     """`value` as the field's type; ints pass for floats, lists for tuples, nothing else is converted."""
     if get_origin(hint) is Literal:
-        if value in get_args(hint):
+        # 1 == True == 1.0, but a setting that is 1 or 2 is neither true nor a fraction.
+        if any(value == choice and type(value) is type(choice) for choice in get_args(hint)):
             return value
         raise ConfigError(f"{key} is one of {', '.join(map(str, get_args(hint)))}, not {value!r}")
     if get_origin(hint) is tuple:

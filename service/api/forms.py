@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 from service.api.limits import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES, MAX_JSON_BYTES
-from service.api.problems import Kind, Problem
+from service.api.problems import Kind, Problem, invalid, shown
 
 IMAGES = "images"
 
@@ -59,25 +59,31 @@ async def read_form(request: Request, known: frozenset[str], max_images: int) ->
 
 
 async def read_json(request: Request, model: type[Model]) -> Model:
-    """Reads a JSON body of at most 1 MiB into `model`; raises Problem and pydantic's ValidationError."""
+    """Reads a JSON body of at most 1 MiB into `model`; raises Problem."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_JSON_BYTES:
             raise Problem(Kind.BODY_TOO_LARGE, f"A JSON body may have {MAX_JSON_BYTES // 2**20} MiB.")
-    return model.model_validate_json(bytes(body))
+    try:
+        return model.model_validate_json(bytes(body))
+    except ValidationError as error:
+        raise invalid(error) from error
 
 
 def parse_fields(
     model: type[Model], fields: Mapping[str, tuple[str, ...]], repeatable: frozenset[str] = frozenset()
 ) -> Model:
-    """Fills `model` from a form's text; raises Problem for a value given twice and ValidationError."""
+    """Fills `model` from a form's text; raises Problem, also for a value given twice."""
     for name, values in fields.items():
         if len(values) > 1 and name not in repeatable:
             raise Problem(Kind.INVALID_FIELD, f"{name}: given {len(values)} times; give it once.")
-    return model.model_validate(
-        {name: list(values) if name in repeatable else values[0] for name, values in fields.items()}
-    )
+    try:
+        return model.model_validate(
+            {name: list(values) if name in repeatable else values[0] for name, values in fields.items()}
+        )
+    except ValidationError as error:
+        raise invalid(error) from error
 
 
 def multipart_body(
@@ -160,7 +166,7 @@ class _Reader:
             detail = f"At most {self._max_images} images are taken at a time here; send fewer."
             raise Problem(Kind.TOO_MANY_IMAGES, detail, self._max_images)
         if self._name not in self._known | {IMAGES}:
-            raise Problem(Kind.UNKNOWN_FIELD, f"There is no field {self._name!r} here; leave it out.")
+            raise Problem(Kind.UNKNOWN_FIELD, f"There is no field {shown(self._name)!r} here; leave it out.")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         size = len(self._data) + end - start

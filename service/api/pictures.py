@@ -6,41 +6,40 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.api.problems import Problem, problem_of
+from service.api.problems import Problem, problem_of, shown, unless_problem
 from service.api.runtime import Runtime
 from service.gallery.records import UnknownCrop
-from service.inference.batching import EmbeddingFailed
+from service.inference.batching import Embedded, EmbeddingFailed
 from service.inference.images import ImageError, decode_crop
+
+Crop = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A decoded and embedded file: crop uint8 [H, W, 3], embedding float32 [D], attention [L, L]."""
 
-    crop: NDArray[np.uint8]
+    crop: Crop
     embedding: NDArray[np.float32]
     attention: NDArray[np.float32] | None
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures and problems by the position of their file, and milliseconds by stage."""
+    """What became of each file, by its position in the request, and milliseconds by stage."""
 
-    good: dict[int, Picture] = field(default_factory=dict)
-    bad: dict[int, Problem] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
+    outcomes: Mapping[int, Picture | Problem] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
 
     def all_or_first_problem(self) -> list[Picture]:
         """Every picture in order; raises the first file's problem when there is one."""
-        if self.bad:
-            raise self.bad[min(self.bad)]
-        return [self.good[index] for index in sorted(self.good)]
+        return [unless_problem(outcome) for outcome in self.outcomes.values()]
 
 
 def crop_id_of(data: bytes) -> str:
@@ -53,57 +52,51 @@ def canonical(crop_id: str) -> str:
     try:
         return str(uuid.UUID(crop_id))
     except ValueError as error:
-        raise UnknownCrop(crop_id) from error
+        raise UnknownCrop(shown(crop_id)) from error
 
 
 async def embed_pictures(
-    runtime: Runtime, files: Sequence[bytes], attention: bool = False, skip_bad: bool = False
+    runtime: Runtime, files: Mapping[int, bytes], attention: bool = False, skip_bad: bool = False
 ) -> Pictures:
-    """Decodes and embeds files; unless `skip_bad`, nothing is embedded when one does not decode.
+    """Decodes and embeds files, given by their positions in the request.
 
+    Unless `skip_bad`, the first that does not decode is raised as a Problem and nothing is embedded.
     Raises QueueFull before anything is decoded, and WorkerStopped.
     """
-    pictures = Pictures()
     if not files:
-        return pictures
+        return Pictures()
     with runtime.worker.admission(len(files)):
         started = time.perf_counter()
-        crops = await _decode(runtime, files, pictures.bad)
-        pictures.timings["decode"] = (time.perf_counter() - started) * 1e3
-        if pictures.bad and not skip_bad:
-            return pictures
-        try:
-            await _embed(runtime, crops, attention, pictures)
-        except EmbeddingFailed as failed:
-            positions = list(crops)
-            for place in failed.failures:
-                index = positions[place]
-                pictures.bad[index] = problem_of(failed, index)
-                del crops[index]
-            if skip_bad:
-                await _embed(runtime, crops, attention, pictures)
-    return pictures
+        decoded = await _decode(runtime, files)
+        timings = {"decode": (time.perf_counter() - started) * 1e3}
+        crops = [one if skip_bad else unless_problem(one) for one in decoded.values()]
+        good = [crop for crop in crops if not isinstance(crop, Problem)]
+        if not good:
+            return Pictures({at: one for at, one in decoded.items() if isinstance(one, Problem)}, timings)
+        embedded = await runtime.worker.embed(good, attention)
+    timings |= {"queue": embedded.queue_ms, "inference": embedded.inference_ms}
+    following = iter(embedded.outcomes)
+    outcomes = {
+        index: one if isinstance(one, Problem) else _picture(index, one, next(following))
+        for index, one in decoded.items()
+    }
+    return Pictures(outcomes, timings)
 
 
-async def _decode(runtime: Runtime, files: Sequence[bytes], bad: dict[int, Problem]) -> dict[int, NDArray[np.uint8]]:
+async def _decode(runtime: Runtime, files: Mapping[int, bytes]) -> dict[int, Crop | Problem]:
     height, width = runtime.info.height, runtime.info.width
-    work = (runtime.in_thread(decode_crop, data, height, width) for data in files)
-    crops: dict[int, NDArray[np.uint8]] = {}
-    for index, outcome in enumerate(await asyncio.gather(*work, return_exceptions=True)):
-        if isinstance(outcome, ImageError):
-            bad[index] = problem_of(outcome, index)
-        elif isinstance(outcome, BaseException):
-            raise outcome
-        else:
-            crops[index] = outcome
-    return crops
+
+    def decoded(index: int, data: bytes) -> Crop | Problem:
+        try:
+            return decode_crop(data, height, width)
+        except ImageError as error:
+            return problem_of(error, index)
+
+    work = (runtime.decoding.run(decoded, index, data) for index, data in files.items())
+    return dict(zip(files, await asyncio.gather(*work), strict=True))
 
 
-async def _embed(runtime: Runtime, crops: dict[int, NDArray[np.uint8]], attention: bool, pictures: Pictures) -> None:
-    if not crops:
-        return
-    embedded = await runtime.worker.embed(list(crops.values()), attention)
-    pictures.timings |= {"queue": embedded.queue_ms, "inference": embedded.inference_ms}
-    for row, (index, crop) in enumerate(crops.items()):
-        weights = None if embedded.attention is None else embedded.attention[row]
-        pictures.good[index] = Picture(crop, embedded.embeddings[row], weights)
+def _picture(index: int, crop: Crop, outcome: Embedded | EmbeddingFailed) -> Picture | Problem:
+    if isinstance(outcome, EmbeddingFailed):
+        return problem_of(outcome, index)
+    return Picture(crop, outcome.embedding, outcome.attention)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,14 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.gallery.records import (
     GalleryDamaged,
     GalleryError,
+    GalleryFull,
+    GalleryUnavailable,
     InvalidCursor,
     InvalidEmbedding,
-    ModelMismatch,
     UnknownCrop,
 )
 from service.inference.batching import EmbeddingFailed, QueueFull, WorkerStopped
@@ -35,12 +37,19 @@ from service.telemetry import request_id
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = "5"
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+SHOWN_CHARACTERS = 200  # of what a client sent, in `detail`
+NAME_RULE = "must be 1-128 of the letters A-Z a-z, digits and . _ : -"
+
+T = TypeVar("T")
 
 
 class Kind(Enum):
     """A kind of problem: the end of its `type`, its status and its title."""
 
     MALFORMED_BODY = ("malformed-body", 400, "The body cannot be read")
+    FORBIDDEN_ORIGIN = ("forbidden-origin", 403, "The request comes from where none may come from")
     NOT_FOUND = ("not-found", 404, "There is no such page")
     UNKNOWN_CROP = ("unknown-crop", 404, "There is no such crop")
     NO_STORED_IMAGE = ("no-stored-image", 404, "No picture was kept of this crop")
@@ -48,7 +57,7 @@ class Kind(Enum):
     MODEL_MISMATCH = ("model-mismatch", 409, "The embedding is of another model")
     BODY_TOO_LARGE = ("body-too-large", 413, "The request is too large")
     FILE_TOO_LARGE = ("file-too-large", 413, "A file is too large")
-    IMAGE_TOO_LARGE = ("image-too-large", 413, "A picture has too many pixels")
+    IMAGE_TOO_LARGE = ("image-too-large", 413, "A picture takes too much to decode")
     UNSUPPORTED_MEDIA_TYPE = ("unsupported-media-type", 415, "The body has a type that is not known here")
     EMPTY_IMAGE = ("empty-image", 422, "A file is empty")
     NOT_AN_IMAGE = ("not-an-image", 422, "A file is not a picture")
@@ -60,8 +69,10 @@ class Kind(Enum):
     INVALID_CURSOR = ("invalid-cursor", 422, "The cursor is not one of this gallery")
     QUEUE_FULL = ("queue-full", 429, "The service is busy")
     INTERNAL_ERROR = ("internal-error", 500, "The service failed")
+    DAMAGED_CROP = ("damaged-crop", 500, "What is stored is damaged")
     INFERENCE_FAILED = ("inference-failed", 500, "The model gave no usable embedding")
     NOT_READY = ("not-ready", 503, "The service cannot answer now")
+    STORAGE_FULL = ("storage-full", 507, "The disk is full")
     REQUEST_REFUSED = ("request-refused", 400, "The request was refused")
 
     def __init__(self, slug: str, status: int, title: str) -> None:
@@ -85,24 +96,26 @@ class Problem(Exception):
         index: int | None = None,
         reasons: Sequence[str] = (),
         headers: Mapping[str, str] | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
+        self.status = kind.status if status is None else status
         self.index = index
         self.reasons = tuple(reasons)
         self.headers = dict(headers or {})
 
     def at(self, index: int) -> Problem:
         """The same problem at another position."""
-        return Problem(self.kind, self.detail, index, self.reasons, self.headers)
+        return Problem(self.kind, self.detail, index, self.reasons, self.headers, self.status)
 
     def body(self) -> dict[str, Any]:
         """The members of the RFC 9457 object."""
         members: dict[str, Any] = {
             "type": self.kind.type,
             "title": self.kind.title,
-            "status": self.kind.status,
+            "status": self.status,
             "detail": self.detail,
             "instance": request_id(),
         }
@@ -111,6 +124,18 @@ class Problem(Exception):
         if self.reasons:
             members["reasons"] = list(self.reasons)
         return members
+
+
+def shown(text: str) -> str:
+    """What a `detail` repeats of a client's text: its beginning."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+
+
+def unless_problem(outcome: T | Problem) -> T:
+    """The outcome; raises it when it is a problem."""
+    if isinstance(outcome, Problem):
+        raise outcome
+    return outcome
 
 
 class ProblemBody(BaseModel):
@@ -170,19 +195,22 @@ def problem_of(error: Exception, index: int | None = None) -> Problem:
             wait = str(error.retry_after)
             return Problem(Kind.QUEUE_FULL, str(error), headers={"Retry-After": wait})
         case WorkerStopped():
-            return Problem(Kind.NOT_READY, str(error), headers={"Retry-After": "5"})
-        case ValidationError() | RequestValidationError():
+            return Problem(Kind.NOT_READY, str(error), headers={"Retry-After": RETRY_SECONDS})
+        case RequestValidationError():
             return invalid(error, index)
         case UnknownCrop():
             return Problem(Kind.UNKNOWN_CROP, str(error))
         case InvalidCursor():
             return Problem(Kind.INVALID_CURSOR, str(error))
-        case ModelMismatch():
-            return Problem(Kind.MODEL_MISMATCH, str(error))
         case InvalidEmbedding():
             return Problem(Kind.INVALID_FIELD, str(error))
-        case GalleryError() if not isinstance(error, GalleryDamaged):
-            return Problem(Kind.NOT_READY, str(error))
+        case GalleryFull():
+            return Problem(Kind.STORAGE_FULL, str(error))
+        case GalleryUnavailable():
+            return Problem(Kind.NOT_READY, str(error), headers={"Retry-After": RETRY_SECONDS})
+        case GalleryDamaged():
+            logger.error("the gallery is damaged", exc_info=error)
+            return Problem(Kind.DAMAGED_CROP, str(error))
         case HTTPException():
             return _of_http(error)
     logger.error("a request failed", exc_info=error)
@@ -195,10 +223,12 @@ def invalid(error: ValidationError | RequestValidationError, index: int | None =
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return Problem(Kind.MALFORMED_BODY, "The body is not JSON; check quotes, brackets and encoding.")
-    place = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path"))
+    place = shown(".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path")))
     if first["type"] == "extra_forbidden":
         return Problem(Kind.UNKNOWN_FIELD, f"There is no field {place!r} here; leave it out.", index)
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if first["type"] == "string_pattern_mismatch":  # names are the only texts with a pattern
+        message = NAME_RULE
     return Problem(Kind.INVALID_FIELD, f"{place}: {message}." if place else f"{message}.", index)
 
 
@@ -208,18 +238,30 @@ def _of_http(error: HTTPException) -> Problem:
         Kind.NOT_FOUND: "Nothing is at this address; /docs lists what there is.",
         Kind.METHOD_NOT_ALLOWED: "Use one of the methods that the Allow header names.",
     }.get(kind, str(error.detail))
-    return Problem(kind, detail, headers=error.headers)
+    return Problem(kind, detail, headers=error.headers, status=error.status_code)
+
+
+def _methods_at(request: Request) -> str:
+    """Every method of the address; Starlette names those of the first route only."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(taken, METHODS))
 
 
 def problem_response(problem: Problem) -> Response:
-    """The answer for a problem, with the status of its kind."""
-    return JSONResponse(problem.body(), problem.kind.status, problem.headers, MEDIA_TYPE)
+    """The answer for a problem, with its status."""
+    return JSONResponse(problem.body(), problem.status, problem.headers, MEDIA_TYPE)
 
 
 def install_handlers(app: FastAPI) -> None:
     """Answers every exception that a route, FastAPI or Starlette raises with a problem."""
 
     async def handle(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            error.headers = {**(error.headers or {}), "Allow": _methods_at(request)}
         return problem_response(problem_of(error))
 
     handled: tuple[type[Exception], ...] = (
@@ -229,7 +271,6 @@ def install_handlers(app: FastAPI) -> None:
         QueueFull,
         WorkerStopped,
         GalleryError,
-        ValidationError,
         RequestValidationError,
         HTTPException,
     )
@@ -268,9 +309,9 @@ class ProblemBarrier:
 
 
 def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for a route that may answer with these kinds (and any route with 500)."""
+    """OpenAPI's `responses` for a route that may answer with these kinds, and with what any route may."""
     by_status: dict[int | str, dict[str, Any]] = {}
-    for kind in sorted({*kinds, Kind.INTERNAL_ERROR}, key=lambda kind: kind.status):
+    for kind in sorted({*kinds, Kind.FORBIDDEN_ORIGIN, Kind.INTERNAL_ERROR}, key=lambda kind: kind.status):
         known = by_status.setdefault(
             kind.status,
             {

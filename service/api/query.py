@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from service.api.forms import media_type, multipart_body, parse_fields, read_form, read_json
@@ -14,22 +14,20 @@ from service.api.limits import MAX_QUERY_IMAGES
 from service.api.pictures import canonical, embed_pictures
 from service.api.problems import FORM_KINDS, PICTURE_KINDS, Kind, Problem, documented
 from service.api.runtime import NoParameters, Runtime, RuntimeDep, while_connected
-from service.api.schemas import AttentionOut, QueryBody, QueryForm, QueryResponse
+from service.api.schemas import REPEATABLE, AttentionOut, QueryBody, QueryForm, QueryResponse, json_response
 from service.inference.model import ModelInfo
 
 router = APIRouter(tags=["query"])
 
-REPEATABLE = frozenset({"camera", "exclude_camera"})
-
 
 @router.post(
     "/query",
-    response_model_exclude_unset=True,
+    response_model=QueryResponse,
     dependencies=[NoParameters],
-    responses=documented(*FORM_KINDS, *PICTURE_KINDS, Kind.MODEL_MISMATCH, Kind.UNKNOWN_CROP),
+    responses=documented(*FORM_KINDS, *PICTURE_KINDS, Kind.MODEL_MISMATCH, Kind.UNKNOWN_CROP, Kind.DAMAGED_CROP),
     openapi_extra=multipart_body(QueryForm, MAX_QUERY_IMAGES, json_body=QueryBody),
 )
-async def query(request: Request, runtime: RuntimeDep) -> QueryResponse:
+async def query(request: Request, runtime: RuntimeDep) -> Response:
     """Ranks the identities of the gallery by their distance to one person.
 
     1 to 16 images of that person, or as JSON some crops of the gallery or an embedding, make one query.
@@ -42,33 +40,40 @@ async def query(request: Request, runtime: RuntimeDep) -> QueryResponse:
     return await while_connected(request, _by_images(request, runtime, form.images, options))
 
 
-async def _by_images(request: Request, runtime: Runtime, files: tuple[bytes, ...], options: QueryForm) -> QueryResponse:
-    found = await embed_pictures(runtime, files, attention=options.explain)
+async def _by_images(request: Request, runtime: Runtime, files: tuple[bytes, ...], options: QueryForm) -> Response:
+    found = await embed_pictures(runtime, dict(enumerate(files)), attention=options.explain)
     pictures = found.all_or_first_problem()
     request.state.timings.update(found.timings)
     probe = np.stack([picture.embedding for picture in pictures])
-    response = await _search(request, runtime, probe, options)
-    if options.explain:
-        maps = [picture.attention for picture in pictures if picture.attention is not None]
-        response.attention = received_attention(maps, runtime.info)
-    return response
+    maps = [picture.attention for picture in pictures if picture.attention is not None]
+    return await runtime.searching.run(_answer, request, runtime, probe, options, maps)
 
 
-async def _by_json(request: Request, runtime: Runtime, body: QueryBody) -> QueryResponse:
+async def _by_json(request: Request, runtime: Runtime, body: QueryBody) -> Response:
     if body.embedding is not None:
         probe = unit_vector(body.embedding, body.model_sha256 or "", runtime.info)[None]
     else:
         ids = [canonical(crop_id) for crop_id in body.crop_ids or []]
-        probe = await runtime.in_thread(runtime.gallery.embeddings, ids)
-    return await _search(request, runtime, probe, body)
+        probe = await runtime.storing.run(runtime.gallery.embeddings, ids)
+    return await runtime.searching.run(_answer, request, runtime, probe, body, [])
 
 
-async def _search(request: Request, runtime: Runtime, probe: NDArray[np.float32], options: QueryForm) -> QueryResponse:
-    started = time.perf_counter()
-    answer = await runtime.in_thread(runtime.gallery.query, probe, options.options())
+def _answer(
+    request: Request,
+    runtime: Runtime,
+    probe: NDArray[np.float32],
+    options: QueryForm,
+    maps: Sequence[NDArray[np.float32]],
+) -> Response:
+    """Searches and writes the answer; blocks."""
     timings: dict[str, float] = request.state.timings
+    started = time.perf_counter()
+    answer = runtime.gallery.query(probe, options.options())
     timings["search"] = (time.perf_counter() - started) * 1e3
-    return QueryResponse.of(answer, runtime.info, timings)
+    response = QueryResponse.of(answer, runtime.info, timings)
+    if maps:
+        response.attention = received_attention(maps, runtime.info)
+    return json_response(response)
 
 
 def unit_vector(values: list[float], model_sha256: str, info: ModelInfo) -> NDArray[np.float32]:

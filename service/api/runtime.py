@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, TypeVarTuple
@@ -12,7 +13,8 @@ import anyio.to_thread
 from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 
-from service.api.problems import Kind, Problem
+from service.api.problems import Kind, Problem, shown
+from service.api.schemas import REPEATABLE
 from service.gallery.gallery import Gallery
 from service.inference.batching import BatchWorker
 from service.inference.engine import Engine
@@ -23,20 +25,41 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+class Pool:
+    """Up to `size` threads for one kind of work that would block the event loop."""
+
+    def __init__(self, size: int) -> None:
+        self._limiter = anyio.CapacityLimiter(size)
+
+    async def run(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Calls `function` in one of the threads; waits for one to be free.
+
+        Cancelled while it waits, it never calls; later, the thread goes on and keeps its place until it ends.
+        """
+        place = object()
+        await self._limiter.acquire_on_behalf_of(place)
+        own = anyio.CapacityLimiter(1)
+        thread = asyncio.ensure_future(anyio.to_thread.run_sync(function, *arguments, limiter=own))
+        thread.add_done_callback(lambda _: self._limiter.release_on_behalf_of(place))
+        return await asyncio.shield(thread)
+
+
 @dataclass(frozen=True)
 class Runtime:
-    """The parts of a running service, built once by `create_app`."""
+    """The parts of a running service, built once by `create_app`.
+
+    Each kind of work has threads of its own, so that a long search holds up neither decoding nor a write:
+    `decoding` and `searching` compute, `storing` is for writes and point reads, which mostly wait for the disk.
+    """
 
     settings: Settings
     info: ModelInfo
     engine: Engine
     worker: BatchWorker
     gallery: Gallery
-    threads: anyio.CapacityLimiter
-
-    async def in_thread(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Runs what would block the event loop (decoding, the gallery) in the small thread pool."""
-        return await anyio.to_thread.run_sync(function, *arguments, limiter=self.threads)
+    decoding: Pool
+    searching: Pool
+    storing: Pool
 
 
 def _runtime(request: Request) -> Runtime:
@@ -46,12 +69,19 @@ def _runtime(request: Request) -> Runtime:
 
 def _no_parameters(request: Request) -> None:
     for name in request.query_params:
-        detail = f"There is no query parameter {name!r} here; leave it out or send it as a form field."
+        detail = f"There is no query parameter {shown(name)!r} here; leave it out or send it as a form field."
         raise Problem(Kind.UNKNOWN_FIELD, detail)
+
+
+def _parameters_once(request: Request) -> None:
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if times > 1 and name not in REPEATABLE:
+            raise Problem(Kind.INVALID_FIELD, f"{shown(name)}: given {times} times; give it once.")
 
 
 RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 NoParameters = Depends(_no_parameters)
+ParametersOnce = Depends(_parameters_once)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

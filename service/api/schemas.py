@@ -16,6 +16,7 @@ from pydantic import (
     StringConstraints,
     model_validator,
 )
+from starlette.responses import Response
 
 from service.api.limits import (
     MAX_CROPS_PER_IDENTITY,
@@ -27,7 +28,9 @@ from service.api.limits import (
 )
 from service.gallery.records import Answer, Crop, Filters, Hit, Labels, Match, QueryOptions
 from service.inference.model import ModelInfo
+from service.nesting import deeper_than
 
+REPEATABLE = frozenset({"camera", "exclude_camera"})  # what may be given more than once
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -49,8 +52,12 @@ def _parsed(value: object) -> object:
         return value
     try:
         return json.loads(value)
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise ValueError("this is not JSON; check quotes and brackets") from error
+    except RecursionError as error:
+        raise ValueError(f"this nests too deep, {MAX_META_DEPTH} levels are allowed") from error
+    except ValueError as error:  # Python's limit on the digits of an integer
+        raise ValueError("this has an integer of too many digits; write it as text") from error
 
 
 def _small_object(value: object) -> object:
@@ -59,23 +66,15 @@ def _small_object(value: object) -> object:
         return value
     if not isinstance(value, dict):
         raise ValueError("meta must be a JSON object")
+    if deeper_than(value, MAX_META_DEPTH):
+        raise ValueError(f"meta nests too deep, {MAX_META_DEPTH} levels are allowed")
     try:
         size = len(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError("meta holds what JSON cannot say: NaN, infinity, or half a character") from error
     if size > MAX_META_BYTES:
         raise ValueError(f"meta has {size} bytes, {MAX_META_BYTES} are allowed")
-    if _deeper_than(value, MAX_META_DEPTH):
-        raise ValueError(f"meta nests more than {MAX_META_DEPTH} levels")
     return value
-
-
-def _deeper_than(value: object, levels: int) -> bool:
-    """Whether lists and objects nest deeper; a JSON writer that recurses gives up at some depth."""
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_deeper_than(one, levels - 1) for one in inner)
 
 
 def _listed(value: object) -> object:
@@ -184,6 +183,11 @@ class PageQuery(FiltersIn):
     unidentified: bool = Field(False, description="only crops without identity")
     limit: int = Field(100, ge=1, le=MAX_PAGE, description="crops on a page")
     cursor: str | None = Field(None, max_length=1000, description="next_cursor of the page before")
+
+
+def json_response(answer: BaseModel, status: int = 200) -> Response:
+    """The answer as JSON, without what was never set. Takes a while for a large one: call it in a thread."""
+    return Response(answer.model_dump_json(exclude_unset=True), status, media_type="application/json")
 
 
 class ModelRef(BaseModel):
@@ -347,6 +351,7 @@ class ModelResponse(BaseModel):
     created: str
     source_revision: str
     provider: str = Field(description="ONNX Runtime's provider that really runs")
+    images_per_second: float = Field(description="measured at start with full batches")
 
 
 class ReadyResponse(BaseModel):
@@ -354,6 +359,7 @@ class ReadyResponse(BaseModel):
 
     status: Literal["ready"] = "ready"
     provider: str
+    images_per_second: float = Field(description="measured at start with full batches")
     model: ModelRef
     crops: int
     identities: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import RedirectResponse
 
-from service.api.problems import Kind, Problem, documented
+from service.api.problems import RETRY_SECONDS, Kind, Problem, documented
 from service.api.runtime import NoParameters, RuntimeDep
 from service.api.schemas import LiveResponse, ModelRef, ModelResponse, ReadyResponse
 
@@ -35,6 +35,7 @@ async def model(runtime: RuntimeDep) -> ModelResponse:
         created=info.created,
         source_revision=info.source_revision,
         provider=runtime.engine.provider,
+        images_per_second=round(runtime.engine.images_per_second, 1),
     )
 
 
@@ -50,13 +51,15 @@ async def ready(runtime: RuntimeDep) -> ReadyResponse:
     reasons = []
     if not runtime.worker.alive:
         reasons.append(f"the inference thread is not running: {runtime.worker.error or 'it was stopped'}")
-    if not runtime.gallery.alive:
-        reasons.append("the gallery takes no writes: its writer is not running")
+    trouble = runtime.gallery.trouble
+    if trouble is not None:
+        reasons.append(trouble)
     if reasons:
         detail = "The service cannot do its work; see reasons, and restart it if they do not pass."
-        raise Problem(Kind.NOT_READY, detail, reasons=reasons, headers={"Retry-After": "5"})
+        raise Problem(Kind.NOT_READY, detail, reasons=reasons, headers={"Retry-After": RETRY_SECONDS})
     return ReadyResponse(
         provider=runtime.engine.provider,
+        images_per_second=round(runtime.engine.images_per_second, 1),
         model=ModelRef.of(runtime.info),
         crops=runtime.gallery.crop_count,
         identities=runtime.gallery.identity_count,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from errno import ENOSPC
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from service.cli.sources import Item, Layout, SourceError, open_sources
+from service.cli.output import OutputError, writing
+from service.cli.sources import Item, Layout, SourceError, file_item, open_sources
 
 if TYPE_CHECKING:
     from service.cli.bulk import Outcome
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 SOME_FAILED, NOT_POSSIBLE, INTERRUPTED = 1, 2, 130
+NAMED_MATCHES = 20  # as many as fit a screen: each name is a request of its own
 PATIENT_RETRIES = 8  # about half a minute: enough for the service to be started again
 
 HELP = """
@@ -37,13 +41,31 @@ Start the service, put crops of people into its gallery, and ask who somebody is
 `resight COMMAND --help` explains a command. A running service describes its HTTP interface at /docs.
 """
 
+
+def _path(text: str) -> Path:
+    """A file of the command line; an empty name would be the working folder."""
+    if not text:
+        raise typer.BadParameter("an empty name is no file.")
+    return Path(text)
+
+
 Url = Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def main() -> None:
     """Run the command line; the entry point of the console script."""
-    command_line()()
+    try:
+        command_line()()
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        try:  # it was a page of --help, which typer prints
+            with writing():
+                raise
+        except OutputError as unwritable:
+            _say(_unwritable(unwritable))
+            sys.exit(SOME_FAILED)
 
 
 def command_line() -> typer.Typer:
@@ -96,7 +118,9 @@ def serve(
 
 
 def enrol(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Folders, .zip files, .csv files or images.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", parser=_path, help="Folders, .zip files, .csv files or images.")
+    ],
     identity: Annotated[str | None, typer.Option(help="Who is on the images, where nothing else says it.")] = None,
     camera: Annotated[str | None, typer.Option(help="Which camera took them, where nothing else says it.")] = None,
     layout: Annotated[
@@ -131,7 +155,7 @@ def enrol(
 def query(
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE", help="1 to 16 crops of one person.", exists=True, dir_okay=False),
+        typer.Argument(metavar="IMAGE", parser=_path, help="1 to 16 crops of one person."),
     ],
     top_k: Annotated[int, typer.Option(help="How many identities.", min=1, max=1000)] = 10,
     camera: Annotated[list[str] | None, typer.Option(help="Search this camera only; repeatable.")] = None,
@@ -148,7 +172,8 @@ def query(
     from service.client.answers import ResightError
     from service.client.calls import query_call
 
-    call = query_call(images, top_k=top_k, cameras=camera or (), exclude_cameras=exclude_camera or ())
+    probes = [_probe(path) for path in images]
+    call = query_call(probes, top_k=top_k, cameras=camera or (), exclude_cameras=exclude_camera or ())
     with _service(url) as client:
         try:
             response = client.fetch(call)
@@ -156,16 +181,24 @@ def query(
             if error.problem.index is None:
                 raise
             _stop(f"{images[error.problem.index]}: {error}", SOME_FAILED)
+        ranking = client.read(call, response)
+        names = {} if as_json else _source_names(client, ranking)
+    with _printing():
         if as_json:
             typer.echo(response.text)
             return
-        ranking = client.read(call, response)
-        names = _source_names(client, ranking)
-    out = console()
-    out.print(verdict(ranking))
-    if ranking.matches:
-        out.print(ranking_table(ranking, names))
-    out.print(footer(ranking))
+        out = console()
+        out.print(verdict(ranking))
+        if ranking.matches:
+            out.print(ranking_table(ranking, names))
+        out.print(footer(ranking))
+
+
+def _probe(path: Path) -> bytes:
+    try:
+        return file_item(path).read()
+    except SourceError as error:
+        _stop(f"{path}: {error}.")
 
 
 def model(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
@@ -176,10 +209,12 @@ def model(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     call = model_call()
     with _service(url) as client:
         response = client.fetch(call)
+        served = client.read(call, response)
+    with _printing():
         if as_json:
             typer.echo(response.text)
             return
-        for line in model_lines(client.read(call, response)):
+        for line in model_lines(served):
             console().print(line, soft_wrap=True)
 
 
@@ -187,7 +222,7 @@ def model(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
 def _service(url: str, retries: int = 2) -> Iterator[Resight]:
     """A client of the service at `url`; ends the command with one line when it cannot be used."""
     from service.client import Resight
-    from service.client.answers import ResightError, Unreachable
+    from service.client.answers import NotResight, ResightError, Unreachable
 
     try:
         client = Resight(url, retries=retries)
@@ -201,16 +236,18 @@ def _service(url: str, retries: int = 2) -> Iterator[Resight]:
             yield client
     except Unreachable:
         _stop(f"Nothing answers at {url}: start the service with `resight serve` or name it with --url.")
+    except NotResight:
+        _stop(f"{url} answers, but it is not a Resight service.")
     except ResightError as error:
         _stop(str(error), SOME_FAILED if error.status else NOT_POSSIBLE)
 
 
 def _source_names(client: Resight, ranking: Ranking) -> dict[str, str]:
-    """The file that each nearest crop was enrolled from, by crop_id, where `resight enrol` noted one."""
+    """The file that each of the first nearest crops was enrolled from, by crop_id, where `resight enrol` noted one."""
     from service.client.answers import ResightError
 
     names = {}
-    for match in ranking.matches:
+    for match in ranking.matches[:NAMED_MATCHES]:
         with suppress(ResightError):  # it may just have been deleted; the ranking is still what was asked for
             meta = client.crop(match.crop_id).meta or {}
             if isinstance(meta.get("source"), str):
@@ -231,20 +268,29 @@ def _enrol(client: Resight, items: Sequence[Item], as_json: bool) -> int:
         with progress(out, len(items)) as advance:
             for outcomes in enrol_all(client, items):
                 tally.update(outcome.status for outcome in outcomes)
+                if as_json:
+                    with writing():
+                        typer.echo("\n".join(json.dumps(_record(outcome)) for outcome in outcomes))
                 for outcome in outcomes:
-                    if as_json:
-                        typer.echo(json.dumps(_record(outcome)))
                     if outcome.reason:
                         out.print(f"{outcome.item.name}: {outcome.reason}", soft_wrap=True)
                 advance(len(outcomes))
     except KeyboardInterrupt:
         _say(_acknowledged("Stopped", tally, len(items)))
         return INTERRUPTED
+    except OutputError as error:  # records that nobody gets are no reason to go on
+        _say(_acknowledged("Broken off", tally, len(items)))
+        _stop(_unwritable(error), SOME_FAILED)
     except ResightError:
         _say(_acknowledged("Broken off", tally, len(items)))
         raise
     counts = ", ".join(f"{tally[status]:,} {status}" for status in ("created", "duplicate", "updated", "failed"))
-    typer.echo(f"{len(items):,} crops in {duration(monotonic() - started)}: {counts}", err=as_json)
+    summary = f"{len(items):,} crops in {duration(monotonic() - started)}: {counts}"
+    if as_json:
+        _say(summary)
+    else:
+        with _printing():
+            typer.echo(summary)
     return SOME_FAILED if tally["failed"] else 0
 
 
@@ -263,6 +309,20 @@ def _record(outcome: Outcome) -> dict[str, str | None]:
         "crop_id": outcome.crop_id,
         "reason": outcome.reason,
     }
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Around what prints the answer: ends the command with one line when it cannot be written."""
+    try:
+        with writing():
+            yield
+    except OutputError as error:
+        _stop(_unwritable(error), SOME_FAILED)
+
+
+def _unwritable(error: OutputError) -> str:
+    return f"The answer cannot be written to stdout: {error}."
 
 
 def _say(line: str) -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.app import create_app
+from service.cli.output import OutputError, writing
 from service.gallery.records import GalleryError
 from service.inference.engine import EngineError
 from service.inference.model import ModelError
@@ -90,7 +91,11 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and sockets:
             url = f"http://{self.host}:{sockets[0].getsockname()[1]}"
-            print(f"Resight answers at {url}, its documentation is at {url}/docs. Ctrl-C ends it.", flush=True)
+            try:
+                with writing():
+                    print(f"Resight answers at {url}, its documentation is at {url}/docs. Ctrl-C ends it.")
+            except OutputError as error:  # no reason not to serve
+                logger.warning("stdout cannot be written: %s", error, extra={"url": url})
 
 
 def _bind(host: str, port: int) -> socket.socket:

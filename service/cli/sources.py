@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ MAX_FILE_BYTES = 8 * 2**20  # the service's limit a file: more is refused here, 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 CSV_COLUMNS = ("path", "identity", "camera", "captured_at", "track")
 JUNK, DISTRACTOR = "-1", "0000"
+ENCRYPTED = 1  # in a zip member's flags
 
 # identity_camera…: 0002_c1s1_000451_03.jpg (Market-1501), 0005_c2_f0046985.jpg (DukeMTMC-reID).
 MARKET_NAME = re.compile(r"(?P<identity>-1|\d+)_(?P<camera>c\d+)(s\d+)?_f?\d+(_\d+)?(\.\w+)+", re.ASCII)
@@ -67,9 +69,11 @@ class Item:
             raise SourceError(f"{self.size:,} bytes, more than the {MAX_FILE_BYTES // 2**20} MiB a file may have")
         try:
             return self.load()
+        except SourceError:
+            raise
         except OSError as error:
             raise SourceError(f"cannot be read: {error.strerror or error}") from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # broken, encrypted, exotic
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # broken or exotic
             raise SourceError(f"cannot be unpacked: {error}") from error
 
 
@@ -162,12 +166,34 @@ def _walk(folder: Path) -> list[_File]:
     return sorted(found, key=lambda file: file.path)
 
 
+def file_item(path: Path) -> Item:
+    """The file as an item without labels."""
+    return _item(_file_on_disk(path, PurePosixPath(path)))
+
+
 def _file_on_disk(path: Path, name: PurePosixPath) -> _File:
     try:
         size = path.stat().st_size
-    except OSError:
-        size = 0  # gone or a broken link: reading it says so, by name
-    return _File(name, size, path.read_bytes)
+    except (OSError, ValueError):
+        size = 0  # gone, a broken link, or no possible name: reading it says so, by name
+    return _File(name, size, partial(_read_file, path))
+
+
+def _read_file(path: Path) -> bytes:
+    """Raises OSError; SourceError for pipes and devices, which may never end, and for what can be no file's name."""
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except ValueError as error:
+        raise SourceError("cannot be read: no file has such a name") from error
+    if not regular:
+        raise SourceError("cannot be read: it is no regular file")
+    return path.read_bytes()
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    if info.flag_bits & ENCRYPTED:
+        raise SourceError("is encrypted; unpack the zip with its password and name the folder instead")
+    return archive.read(info)
 
 
 def _list_zip(stack: ExitStack, path: Path, keep_top: bool) -> list[_File]:
@@ -180,7 +206,7 @@ def _list_zip(stack: ExitStack, path: Path, keep_top: bool) -> list[_File]:
     except (OSError, zipfile.BadZipFile) as error:
         raise SourceError(f"{path} cannot be opened as a zip: {error}") from error
     files = [
-        _File(PurePosixPath(info.filename.replace("\\", "/")), info.file_size, partial(archive.read, info))
+        _File(PurePosixPath(info.filename.replace("\\", "/")), info.file_size, partial(_read_member, archive, info))
         for info in archive.infolist()
         if not info.is_dir()
     ]
@@ -214,7 +240,7 @@ def _detect(files: Sequence[_File], name: str) -> Layout:
 
 def _label(name: str, files: Sequence[_File], layout: Layout, identity: str | None, camera: str | None) -> Source:
     images = [file for file in files if _is_image(file.path)]
-    others = tuple(str(file.path) for file in files if not _is_image(file.path))
+    others = tuple(_readable(file.path) for file in files if not _is_image(file.path))
     match layout:
         case Layout.MARKET1501:
             if identity or camera:
@@ -240,23 +266,28 @@ def _label_by_market_name(name: str, images: Sequence[_File], others: tuple[str,
     for file in images:
         parts = MARKET_NAME.fullmatch(file.path.name)
         if parts is None:
-            strangers.append(str(file.path))
+            strangers.append(_readable(file.path))
         elif parts["identity"] == JUNK:
             junk += 1
         else:
             stray = parts["identity"] == DISTRACTOR
             distractors += stray
             person = None if stray else parts["identity"]
-            items.append(replace(_item(file), name=file.path.name, identity=person, camera=parts["camera"]))
+            items.append(replace(_item(file), name=_readable(file.path.name), identity=person, camera=parts["camera"]))
     return Source(name, Layout.MARKET1501, tuple(items), junk, distractors, (*others, *strangers))
 
 
 def _item(file: _File) -> Item:
-    return Item(str(file.path), file.size, file.load)
+    return Item(_readable(file.path), file.size, file.load)
+
+
+def _readable(name: str | PurePosixPath) -> str:
+    """The name as text that can be sent and printed: what is not UTF-8 in it becomes �."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _top_folder(path: PurePosixPath) -> str | None:
-    return path.parts[0] if len(path.parts) > 1 else None
+    return _readable(path.parts[0]) if len(path.parts) > 1 else None
 
 
 def _read_table(table: Path, identity: str | None, camera: str | None) -> Source:

@@ -52,6 +52,10 @@ class Unreachable(ResightError):
     """Nothing answers at the URL, or the connection broke."""
 
 
+class NotResight(ResightError):
+    """Something answers at the URL, and not as Resight does."""
+
+
 @dataclass(frozen=True)
 class ModelName:
     """The model an answer was computed with; `sha256` is that of the shipped file."""
@@ -183,14 +187,20 @@ def read_problem(answer: Json) -> Problem:
 
 def problem_of(response: httpx.Response) -> Problem:
     """The problem in an error response; one made from its status line when something else answered (a proxy)."""
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    if isinstance(answer, dict) and "title" in answer:
+    answer = _object(response)
+    if "title" in answer:
         return read_problem({"status": response.status_code, **answer})
     title = response.reason_phrase or "error"
     return Problem("about:blank", title, response.status_code, f"{response.status_code} {title}")
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object of a response; empty when it is none."""
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):
+        answer = None
+    return answer if isinstance(answer, dict) else {}
 
 
 def read_enrolment(response: httpx.Response) -> Enrolment:
@@ -228,16 +238,28 @@ def read_crop(response: httpx.Response) -> Crop:
     return _crop(response.json())
 
 
+def read_image(response: httpx.Response) -> bytes:
+    """The JPEG file as it came."""
+    if response.headers.get("Content-Type") != "image/jpeg":
+        raise ValueError("no picture")
+    return response.content
+
+
 def read_model(response: httpx.Response) -> ServedModel:
     answer = response.json()
     return ServedModel(answer["name"], answer["sha256"], answer["licence_notice"], answer)
 
 
 def read_readiness(response: httpx.Response) -> Readiness:
-    """From 200 and from 503 alike: both are answers to this question."""
+    """From 200 and from 503 alike: both are answers to this question, the latter also from a proxy."""
+    if response.status_code == 503:
+        problem = problem_of(response)
+        return Readiness(False, str(problem), _object(response))
     answer = response.json()
-    ready = response.status_code == 200
-    return Readiness(ready, None if ready else str(problem_of(response)), answer)
+    _model(answer["model"])
+    if answer["status"] != "ready":
+        raise ValueError("neither ready nor not")
+    return Readiness(True, None, answer)
 
 
 def read_nothing(response: httpx.Response) -> None:

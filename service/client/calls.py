@@ -36,6 +36,7 @@ from service.client.answers import (
     read_crop,
     read_embeddings,
     read_enrolment,
+    read_image,
     read_model,
     read_nothing,
     read_page,
@@ -51,6 +52,8 @@ Image = bytes | str | os.PathLike[str] | Pillow.Image
 Images = Image | Sequence[Image]
 Moment = datetime | str
 Many = str | Sequence[str]
+Vector = Sequence[float] | NDArray[np.floating[Any]]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Call(Generic[Answer]):
     parse: Callable[[httpx.Response], Answer]
     params: Mapping[str, str | list[str]] = field(default_factory=dict)
     form: Mapping[str, str | list[str]] = field(default_factory=dict)
+    json: Mapping[str, object] | None = None
     images: Sequence[tuple[str, bytes]] = ()
     accept: str = "application/json"
     accepted: frozenset[int] = frozenset({200, 201, 204})
@@ -81,6 +85,7 @@ class Call(Generic[Answer]):
             "params": dict(self.params),
             "data": dict(self.form) or None,
             "files": files or None,
+            "json": self.json,
             "headers": {"Accept": self.accept},
         }
 
@@ -97,7 +102,7 @@ def enrol_call(
     on_error: str | None = None,
 ) -> Call[Enrolment]:
     """POST /gallery; see `Resight.enrol`."""
-    form = _given(
+    form: dict[str, str | list[str]] = _given(
         identity=identity,
         camera=camera,
         captured_at=_moment(captured_at),
@@ -110,8 +115,11 @@ def enrol_call(
 
 
 def query_call(
-    images: Images,
+    images: Images | None = None,
     *,
+    crop_ids: Many | None = None,
+    embedding: Vector | None = None,
+    model_sha256: str | None = None,
     top_k: int = 10,
     crops_per_identity: int = 5,
     cameras: Many = (),
@@ -124,15 +132,24 @@ def query_call(
     explain: bool = False,
 ) -> Call[Ranking]:
     """POST /query; see `Resight.query`."""
-    form = _given(
-        top_k=str(top_k),
-        crops_per_identity=str(crops_per_identity),
-        max_distance=None if max_distance is None else str(max_distance),
-        exact="true" if exact else None,
-        explain="true" if explain else None,
+    if (images is None) + (crop_ids is None) + (embedding is None) != 2:
+        raise ValueError("a query needs either images, or crop_ids, or an embedding")
+    options: dict[str, object] = _given(
+        top_k=top_k,
+        crops_per_identity=crops_per_identity,
+        max_distance=max_distance,
+        exact=exact or None,
+        explain=explain or None,
         **_filters(cameras, exclude_cameras, since, until, identity),
     )
-    return Call("POST", "/query", read_ranking, form=form, images=_files(images))
+    if images is not None:
+        return Call("POST", "/query", read_ranking, form=_as_form(options), images=_files(images))
+    probe: dict[str, object] = _given(
+        crop_ids=None if crop_ids is None else _many(crop_ids) or [],
+        embedding=None if embedding is None else np.asarray(embedding, np.float64).tolist(),
+        model_sha256=model_sha256,
+    )
+    return Call("POST", "/query", read_ranking, json=probe | options)
 
 
 def embed_call(images: Images) -> Call[NDArray[np.float32]]:
@@ -152,7 +169,7 @@ def page_call(
     cursor: str | None = None,
 ) -> Call[Page]:
     """GET /gallery: one page of at most `limit` crops; see `Resight.crops`."""
-    params = _given(
+    params: dict[str, str | list[str]] = _given(
         unidentified="true" if unidentified else None,
         limit=str(limit),
         cursor=cursor,
@@ -164,6 +181,12 @@ def page_call(
 def crop_call(crop_id: str) -> Call[Crop]:
     """GET /gallery/{crop_id}."""
     return Call("GET", f"/gallery/{quote(crop_id, safe='')}", read_crop)
+
+
+def image_call(crop_id: str) -> Call[bytes]:
+    """GET /gallery/{crop_id}/image, answered as JPEG."""
+    path = f"/gallery/{quote(crop_id, safe='')}/image"
+    return Call("GET", path, read_image, accept="image/jpeg, application/problem+json")
 
 
 def delete_call(crop_id: str) -> Call[None]:
@@ -219,8 +242,13 @@ def _unanswered(detail: str) -> Problem:
     return Problem("about:blank", "No answer", None, detail)
 
 
-def _given(**fields: str | list[str] | None) -> dict[str, str | list[str]]:
+def _given(**fields: Value | None) -> dict[str, Value]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _as_form(options: Mapping[str, object]) -> dict[str, str | list[str]]:
+    """Numbers and truth as JSON writes them, text and lists of text as they are."""
+    return {name: value if isinstance(value, str | list) else json.dumps(value) for name, value in options.items()}
 
 
 def _filters(

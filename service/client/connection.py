@@ -6,10 +6,12 @@ output, so a client over another transport is another `fetch`.
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from service.client.answers import (
     Crop,
     Enrolment,
+    NotResight,
     Problem,
     Ranking,
     Readiness,
@@ -30,11 +33,13 @@ from service.client.calls import (
     Images,
     Many,
     Moment,
+    Vector,
     accept,
     crop_call,
     delete_call,
     embed_call,
     enrol_call,
+    image_call,
     model_call,
     page_call,
     query_call,
@@ -44,6 +49,7 @@ from service.client.calls import (
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT = 5.0
+LONGEST_LABEL = 63  # of a host's name, between two dots
 
 
 class Resight:
@@ -71,7 +77,9 @@ class Resight:
         self.base_url = _service_url(base_url)
         self._retries = retries
         limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
-        self._http = httpx.Client(base_url=self.base_url, timeout=limits, transport=transport)
+        # Proxies come from the environment, and none leads back to this machine.
+        trust_env = not _is_loopback(httpx.URL(self.base_url).host)
+        self._http = httpx.Client(base_url=self.base_url, timeout=limits, transport=transport, trust_env=trust_env)
 
     def enrol(
         self,
@@ -106,8 +114,11 @@ class Resight:
 
     def query(
         self,
-        images: Images,
+        images: Images | None = None,
         *,
+        crop_ids: Many | None = None,
+        embedding: Vector | None = None,
+        model_sha256: str | None = None,
         top_k: int = 10,
         crops_per_identity: int = 5,
         cameras: Many = (),
@@ -121,6 +132,8 @@ class Resight:
     ) -> Ranking:
         """Who in the gallery is this? 1 to 16 images of one person, answered by the `top_k` nearest identities.
 
+        Instead of `images`, `crop_ids` names 1 to 16 enrolled crops of the person, or `embedding` is a vector of
+        the model `model_sha256` (as `embed` and `model` give them). Raises ValueError unless it is one of the three.
         `cameras` and `exclude_cameras` (one or several), `identity`, `since` and `until` narrow what is searched;
         `max_distance` in [0, 1] cuts the ranking; `exact` forbids an approximate index; `explain` adds the
         attention of every image.
@@ -128,6 +141,9 @@ class Resight:
         return self.send(
             query_call(
                 images,
+                crop_ids=crop_ids,
+                embedding=embedding,
+                model_sha256=model_sha256,
                 top_k=top_k,
                 crops_per_identity=crops_per_identity,
                 cameras=cameras,
@@ -179,6 +195,10 @@ class Resight:
         """One crop by its id."""
         return self.send(crop_call(crop_id))
 
+    def image(self, crop_id: str) -> bytes:
+        """The stored picture of one crop: what the model saw, as a JPEG file."""
+        return self.send(image_call(crop_id))
+
     def delete(self, crop_id: str) -> None:
         """Remove one crop from the gallery for good."""
         self.send(delete_call(crop_id))
@@ -188,8 +208,17 @@ class Resight:
         return self.send(model_call())
 
     def ready(self) -> Readiness:
-        """Whether the service can answer now, and why not. Asked once, not again."""
-        return self.send(ready_call())
+        """Whether the service can answer now, and why not. Asked once, not again.
+
+        Raises NotResight when something else answers.
+        """
+        try:
+            return self.send(ready_call())
+        except ResightError as error:
+            problem = error.problem
+            if problem.status is None or problem.status >= 500 or problem.type.startswith("/problems/"):
+                raise
+            raise NotResight(problem) from error  # every Resight has this page
 
     def send(self, call: Call[Answer]) -> Answer:
         """Send a call and read its answer."""
@@ -199,9 +228,9 @@ class Resight:
         """The answer in a response that `fetch` gave."""
         try:
             return call.parse(response)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             detail = f"{self.base_url}{call.path} did not answer as Resight does ({type(error).__name__}: {error})."
-            raise ResightError(
+            raise NotResight(
                 Problem("about:blank", "Not an answer of Resight", response.status_code, detail)
             ) from error
 
@@ -233,12 +262,24 @@ class Resight:
         self.close()
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _service_url(text: str) -> str:
     """The URL without a slash at its end. Raises ValueError when no service can be there."""
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as error:
+        urlsplit(text)  # looks at brackets, which httpx does not
+    except (httpx.InvalidURL, ValueError) as error:
         raise ValueError(f"{text!r} is no URL: {error}") from error
+    if url.port is not None and not 0 < url.port < 2**16:
+        raise ValueError(f"{text!r} is no URL: a port is a number from 1 to 65535")
+    if any(len(label) > LONGEST_LABEL for label in url.host.split(".")):
+        raise ValueError(f"{text!r} is no URL: its host's name is too long")
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError(f"{text!r} is no URL of a service; one looks like {DEFAULT_URL}")
     return text.rstrip("/")

@@ -1,27 +1,24 @@
 """One SQLite file and the discipline around it: a locked folder, one writer thread, pooled readers.
 
-A write is acknowledged after its commit. Writes that wait together share one commit (and so one fsync),
-each in a savepoint of its own, so that one that fails takes no other with it.
+A write is acknowledged after its commit.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import logging
 import os
-import queue
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from service.gallery.records import GalleryDamaged, GalleryLocked, GalleryTooNew, GalleryUnavailable
+from service.gallery.records import GalleryDamaged, GalleryFull, GalleryLocked, GalleryTooNew, GalleryUnavailable
+from service.gallery.writer import Write, Writer
 
 Result = TypeVar("Result")
 Migration = Sequence[str]
@@ -29,18 +26,7 @@ Migration = Sequence[str]
 DATABASE_NAME = "gallery.db"
 LOCK_NAME = "lock"
 APPLICATION_ID = 0x52534754  # "RSGT": tells our file from any other SQLite database
-GROUP_LIMIT = 256  # writes that share one commit
 BUSY_SECONDS = 2.0
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Write:
-    transaction: Callable[[sqlite3.Connection], Any]
-    publish: Callable[[Any], None]
-    erases: bool
-    done: Future[Any] = field(default_factory=Future)
 
 
 class Database:
@@ -49,14 +35,11 @@ class Database:
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileIO) -> None:
         self.path = path
         self._writer_connection = connection
+        self._writer = Writer(connection)
         self._lock_file = lock
-        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._idle_readers: deque[sqlite3.Connection] = deque()
         self._closed = False
         self._close_lock = threading.Lock()
-        self._truncation_due = False
-        self._writer = threading.Thread(target=self._write_loop, name="gallery-writer", daemon=True)
-        self._writer.start()
 
     @classmethod
     def open(cls, folder: Path, migrations: Sequence[Migration]) -> Database:
@@ -79,7 +62,7 @@ class Database:
                     _check_ours(connection, path, len(migrations))
                     _prepare_writer(connection)
                     _check_whole(connection, path)
-                    _migrate(connection, migrations)
+                    _migrate(connection, path, migrations)
                 except BaseException:
                     connection.close()
                     raise
@@ -89,9 +72,9 @@ class Database:
         return cls(path, connection, lock)
 
     @property
-    def alive(self) -> bool:
-        """Whether writes are taken."""
-        return self._writer.is_alive() and not self._closed
+    def trouble(self) -> str | None:
+        """Why no write is taken, None while they are."""
+        return self._writer.trouble
 
     def write(
         self,
@@ -103,16 +86,15 @@ class Database:
         """Runs `transaction` on the writer thread and returns its result once it is committed.
 
         `publish(result)` runs after the commit and before the acknowledgement, also on the writer thread: so
-        caches see the writes in the order of their commits. With `erases` the write-ahead log is emptied
-        too, because it would otherwise keep the deleted bytes.
+        caches see the writes in the order of their commits. If it raises, no further write is taken. With
+        `erases` the write-ahead log, which would otherwise keep the deleted bytes, is emptied too: before the
+        acknowledgement, or as soon as the readers that need it let go.
 
-        Raises: what `transaction` raises (then nothing of it is stored), GalleryUnavailable, GalleryDamaged.
+        Raises: what `transaction` raises (then nothing of it is stored), GalleryUnavailable (also when the writer
+        died over it: then only the file tells whether it is stored), GalleryDamaged.
         """
-        write = _Write(transaction, publish, erases)
-        with self._close_lock:
-            if not self.alive:
-                raise GalleryUnavailable("The gallery is closed.")
-            self._writes.put(write)
+        write = Write(transaction, publish, erases)
+        self._writer.submit(write)
         with translated_errors(self.path):
             result: Result = write.done.result()
         return result
@@ -141,8 +123,7 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-            self._writes.put(None)
-        self._writer.join()
+        self._writer.close()
         self._close_idle_readers()
         self._writer_connection.close()
         self._lock_file.close()
@@ -152,81 +133,6 @@ class Database:
             while True:
                 self._idle_readers.pop().close()
 
-    def _write_loop(self) -> None:
-        last = False
-        while not last and (first := self._writes.get()) is not None:
-            group, last = self._gather(first)
-            committed = self._commit(group)
-            for write, result in committed:
-                _publish(write, result)
-            if self._truncation_due or any(write.erases for write, _ in committed):
-                self._truncate_log()
-            for write, result in committed:
-                if not write.done.done():
-                    write.done.set_result(result)
-
-    def _gather(self, first: _Write) -> tuple[list[_Write], bool]:
-        """The writes that wait, up to the limit, and whether the queue was closed behind them."""
-        group = [first]
-        with suppress(queue.Empty):
-            while len(group) < GROUP_LIMIT:
-                write = self._writes.get_nowait()
-                if write is None:
-                    return group, True
-                group.append(write)
-        return group, False
-
-    def _commit(self, group: list[_Write]) -> list[tuple[_Write, Any]]:
-        """Runs the group in one transaction; returns the writes that are now stored, fails the others."""
-        connection = self._writer_connection
-        results = []
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            for write in group:
-                with _savepoint(connection, write):
-                    results.append((write, write.transaction(connection)))
-            connection.execute("COMMIT")
-        except Exception as error:
-            with suppress(sqlite3.Error):  # whatever the disk does, the callers get their answer
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-            for write in group:
-                if not write.done.done():
-                    write.done.set_exception(error)
-            return []
-        return results
-
-    def _truncate_log(self) -> None:
-        """Empties the write-ahead log; where a reader still needs it, the next write tries again."""
-        try:
-            busy, _, _ = self._writer_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error:
-            _log.exception("the write-ahead log could not be emptied after a deletion")
-            busy = 1
-        self._truncation_due = bool(busy)
-
-
-@contextmanager
-def _savepoint(connection: sqlite3.Connection, write: _Write) -> Iterator[None]:
-    """Undoes a write that raises and fails it alone, unless SQLite gave up the whole transaction."""
-    connection.execute("SAVEPOINT one")
-    try:
-        yield
-    except Exception as error:
-        if not connection.in_transaction:  # disk full, I/O error: SQLite has rolled back everything
-            raise
-        connection.execute("ROLLBACK TO one")
-        write.done.set_exception(error)
-    connection.execute("RELEASE one")
-
-
-def _publish(write: _Write, result: Any) -> None:
-    try:
-        write.publish(result)
-    except Exception as error:
-        _log.exception("a stored change could not be published to the index; a restart will show it")
-        write.done.set_exception(error)
-
 
 def _lock_folder(folder: Path) -> FileIO:
     """Takes the folder for this process; the lock goes with the process, even if that is killed."""
@@ -234,7 +140,7 @@ def _lock_folder(folder: Path) -> FileIO:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = FileIO(folder / LOCK_NAME, "w")
     except OSError as error:
-        raise GalleryUnavailable(f"The data folder {folder} cannot be used: {error}.") from error
+        raise GalleryUnavailable(f"The data folder {folder} cannot be used: {error.strerror}.") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -261,7 +167,7 @@ def _create(path: Path, migrations: Sequence[Migration]) -> None:
     try:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         _prepare_writer(connection)
-        _migrate(connection, migrations)
+        _migrate(connection, path, migrations)
     finally:
         connection.close()
     unfinished.replace(path)
@@ -296,23 +202,32 @@ def _prepare_writer(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")
-    connection.execute("PRAGMA foreign_keys = ON")
 
 
-def _migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
-    """Applies what the file lacks, each version in a transaction of its own."""
+def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
+    """Applies what the file lacks, each version in a transaction of its own, then turns foreign keys on.
+
+    Before, they would make a migration that rebuilds a table erase what refers to it; so each is checked at its end.
+    """
+    connection.execute("PRAGMA foreign_keys = OFF")  # has no effect inside a transaction
     present = connection.execute("PRAGMA user_version").fetchone()[0]
     for version, statements in enumerate(migrations[present:], start=present + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
             for statement in statements:
                 connection.execute(statement)
+            if connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
+                raise GalleryDamaged(
+                    f"{path} cannot be brought to schema version {version}: it would have records that refer to "
+                    "missing ones. It is left as it was; restore a backup, or use the release that wrote it."
+                )
             connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+    connection.execute("PRAGMA foreign_keys = ON")
 
 
 @contextmanager
@@ -326,4 +241,14 @@ def translated_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise GalleryDamaged(f"The database {path} is damaged ({error}); restore a backup.") from error
+        if code == sqlite3.SQLITE_FULL:
+            raise _full(path) from error
         raise GalleryUnavailable(f"The database {path} cannot be used now: {error}.") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _full(path) from error
+
+
+def _full(path: Path) -> GalleryFull:
+    return GalleryFull(f"The database {path} cannot grow: the disk is full; free space, then send it again.")

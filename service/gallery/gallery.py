@@ -8,8 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -31,48 +30,10 @@ from service.gallery.records import (
     NewCrop,
     Page,
     QueryOptions,
-    Verdict,
 )
 from service.gallery.store import Model, Store
 
-MAX_PAGE = 1000
 _CURSOR_PREFIX = b"1:"  # the cursor's format version
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """One match before its crops are read: their rows and distances, nearest first, at least one."""
-
-    identity: str | None
-    rows: tuple[int, ...]
-    distances: tuple[float, ...]
-    support: int | None
-
-    def match(self, rank: int, crops: Mapping[int, Crop], shown: int) -> Match:
-        hits = tuple(Hit(crops[row], d) for row, d in zip(self.rows, self.distances, strict=True))
-        nearest = hits[0]
-        return Match(
-            rank=rank,
-            identity=self.identity,
-            distance=nearest.distance,
-            similarity=1 - nearest.distance,
-            crop=nearest.crop,
-            support=self.support,
-            crops=hits[:shown],
-        )
-
-
-@dataclass(frozen=True)
-class _Ranked:
-    """A query's outcome before its crops are read."""
-
-    verdict: Verdict | None
-    candidates: tuple[_Candidate, ...]
-    searched: int
-
-    @property
-    def rows(self) -> set[int]:
-        return {row for candidate in self.candidates for row in candidate.rows}
 
 
 class Gallery:
@@ -104,6 +65,7 @@ class Gallery:
         store = Store.open(folder, Model(model_sha256, model_name, dim))
         try:
             index = Index(dim)
+            index.reserve(store.count())
             for chunk in store.load():
                 index.load(chunk.entries, chunk.vectors, chunk.sound)
         except BaseException:
@@ -124,21 +86,28 @@ class Gallery:
         self._store.close()
 
     @property
+    def trouble(self) -> str | None:
+        """Why the gallery cannot do its work, None while it can. Never blocks.
+
+        Writes are refused then. Reads go on, but for those of an index that a failed write left incomplete:
+        they raise GalleryUnavailable, too.
+        """
+        return self._store.trouble
+
+    @property
     def alive(self) -> bool:
-        """Whether writes are taken."""
-        return self._store.alive
+        """Whether there is no `trouble`."""
+        return self.trouble is None
 
     @property
     def crop_count(self) -> int:
-        """How many crops are enrolled."""
-        with self._index.reading() as columns:
-            return int(np.count_nonzero(columns.present))
+        """How many crops are enrolled. Never blocks."""
+        return self._index.crop_count
 
     @property
     def identity_count(self) -> int:
-        """How many identities have a crop."""
-        with self._index.reading() as columns:
-            return columns.count_identities(columns.present)[0]
+        """How many identities have a crop. Never blocks."""
+        return self._index.identity_count
 
     def enrol(self, items: Sequence[NewCrop]) -> list[Enrolled]:
         """Stores all items or, when it raises, none; one answer an item, in order.
@@ -150,7 +119,8 @@ class Gallery:
             UnknownCrop: an item without embedding is not enrolled (it may have been deleted meanwhile).
             InvalidEmbedding: wrong size, not finite, or zero.
             ValueError: a crop_id is no UUID in its usual form.
-            GalleryUnavailable: nothing could be written, as with a full disk.
+            GalleryUnavailable: nothing could be written, as with a full disk; or the gallery failed while it
+                held the items, and a restart shows whether they were stored.
         """
         vectors = []
         for item in items:
@@ -177,17 +147,20 @@ class Gallery:
         return self._store.vectors(crop_ids).astype(np.float32)
 
     def delete(self, crop_id: str) -> None:
-        """Erases the crop, its embedding and its picture for good. Raises UnknownCrop."""
+        """Erases the crop, its embedding and its picture for good. Raises UnknownCrop, GalleryUnavailable.
+
+        Where something reads the database meanwhile, its log may keep their bytes until that lets go.
+        """
         self._store.delete(crop_id, self._index.apply)
 
     def page(self, filters: Filters, limit: int, cursor: str | None) -> Page:
-        """Up to `limit` (1-1000) crops that pass the filters, in the order in which they were enrolled.
+        """Up to `limit` >= 1 crops that pass the filters, in the order in which they were enrolled.
 
         Following `next_cursor` meets every crop that stays enrolled exactly once, whatever is enrolled or
         deleted meanwhile. Raises InvalidCursor; ValueError for another limit.
         """
-        if not 1 <= limit <= MAX_PAGE:
-            raise ValueError(f"limit must be from 1 to {MAX_PAGE}")
+        if limit < 1:
+            raise ValueError("limit must be at least 1: empty pages never come to an end")
         after = 0 if cursor is None else _decode_cursor(cursor)
         with self._index.reading() as columns:
             rows = columns.row[columns.select(filters)]
@@ -206,60 +179,48 @@ class Gallery:
         The verdict looks at the two nearest candidates before `max_distance` and `top_k` cut the answer; a
         match that `max_distance` cut off is `unknown`. An empty gallery says so even without a curve.
 
-        Raises InvalidEmbedding.
+        Raises InvalidEmbedding, GalleryUnavailable.
         """
         query = ranking.combine(embeddings, self._index.dim)
-        gone: set[int] = set()
-        while True:
-            ranked = self._rank(query, options, gone)
-            crops = self._store.crops(ranked.rows)
-            missing = ranked.rows - crops.keys()
-            if not missing:
-                break
-            gone |= missing  # deleted after the search: rank what is left
-        matches = tuple(
-            candidate.match(rank, crops, options.crops_per_identity)
-            for rank, candidate in enumerate(ranked.candidates, start=1)
-        )
-        return Answer(ranked.verdict, matches, ranked.searched, exact=True)
-
-    def _rank(self, query: NDArray[np.float32], options: QueryOptions, gone: set[int]) -> _Ranked:
         with self._index.reading() as columns:
-            if not columns.present.any():
-                return _Ranked("empty_gallery", (), 0)
+            if not columns.crop_count:
+                return Answer("empty_gallery", (), 0, exact=True)
             mask = columns.select(options.filters) & columns.searchable
-            if gone:
-                mask &= np.isin(columns.row, list(gone), invert=True)
             below = ranking.match_distance(self._curve, self._match_distance, sum(columns.count_identities(mask)))
             ranking_size = max(options.top_k, 2)  # the verdict needs the second
             nearest = ranking.rank(self._index, query, mask, columns.identity, columns.crop_id, ranking_size)
-            candidates = _cut(nearest, columns, options, below)
+            matches = _matches(nearest, columns, options, below)
         verdict = ranking.verdict(nearest, below)
-        if verdict is not None and not candidates:
+        if verdict is not None and not matches:
             verdict = "unknown"
-        return _Ranked(verdict, candidates, int(np.count_nonzero(mask)))
+        return Answer(verdict, matches, int(np.count_nonzero(mask)), exact=True)
 
 
-def _cut(
-    nearest: Candidates, columns: Columns, options: QueryOptions, match_below: float | None
-) -> tuple[_Candidate, ...]:
+def _matches(
+    nearest: Candidates, columns: Columns, options: QueryOptions, match_below: np.float32 | None
+) -> tuple[Match, ...]:
     """The candidates and crops that the options let through."""
     reach = np.inf if options.max_distance is None else options.max_distance
-    candidates = []
+    matches = []
     for place in range(min(options.top_k, len(nearest))):
         positions, distances = nearest.crops(place)
         if distances[0] > reach:
             break
         shown = min(max(options.crops_per_identity, 1), int(np.count_nonzero(distances <= reach)))
-        candidates.append(
-            _Candidate(
-                identity=columns.identity_name(int(columns.identity[positions[0]])),
-                rows=tuple(columns.row[positions[:shown]].tolist()),
-                distances=tuple(distances[:shown].tolist()),
+        near = zip(positions[:shown].tolist(), distances[:shown].tolist(), strict=True)
+        hits = tuple(Hit(columns.crop(position), distance) for position, distance in near)
+        matches.append(
+            Match(
+                rank=place + 1,
+                identity=hits[0].crop.identity,
+                distance=hits[0].distance,
+                similarity=1 - hits[0].distance,
+                crop=hits[0].crop,
                 support=None if match_below is None else int(np.count_nonzero(distances < match_below)),
+                crops=hits[: options.crops_per_identity],
             )
         )
-    return tuple(candidates)
+    return tuple(matches)
 
 
 def _is_uuid(text: str) -> bool:

@@ -7,20 +7,17 @@ searched around it, before and after a restart.
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.changes import Changes, Entry
 from service.gallery.columns import Columns
-from service.gallery.records import Changes, Entry, GalleryUnavailable
-
-# Any, because some releases and builds of FAISS bring type stubs (wrong ones about selectors) and some none.
-faiss: Any = importlib.import_module("faiss")
+from service.gallery.records import GalleryUnavailable
 
 GATHER_CHUNK = 4096  # rows decoded to float32 at a time: 32 MiB at D = 2048
 NARROW = 0.01  # below this share of the gallery, comparing the rows one by one beats a masked scan
@@ -28,7 +25,12 @@ COMPACT_SHARE, COMPACT_MINIMUM = 0.25, 1024  # removed vectors that are worth mo
 
 
 class Vectors:
-    """Float16 vectors by position, exact search by squared L2 distance. Not thread-safe."""
+    """Float16 vectors by position, exact search by squared L2 distance. Not thread-safe.
+
+    They take 2 D bytes each, 4 GB for a million at D = 2048. `reserve` allocates once; where more is appended
+    than was reserved, they move to a block of twice the size: three times the memory while they move, of which
+    what nothing was written to yet costs addresses only.
+    """
 
     # A scalar quantizer at fp16 and not a flat float32 index: a query is one vector, its search is bound by
     # memory traffic, and half of the bytes take two thirds of the time. (FAISS's BLAS threshold, which
@@ -40,6 +42,12 @@ class Vectors:
 
     def __len__(self) -> int:
         return int(self._faiss.ntotal)
+
+    def reserve(self, count: int) -> None:
+        """Makes room for `count` vectors in all; to be called while there are none."""
+        codes = self._faiss.codes
+        codes.resize(count * self._faiss.sa_code_size())
+        codes.resize(0)  # keeps the block: FAISS shows Python a vector without its reserve()
 
     def append(self, vectors: NDArray[np.float16]) -> None:
         """Adds vectors [n, D] at the end."""
@@ -116,10 +124,17 @@ class ReadWriteLock:
 
 
 class Index:
-    """Vectors and columns, position by position. `reading()` holds off `apply` and `load`."""
+    """Vectors and columns, position by position. `reading()` holds off `apply` and `load`.
+
+    `crop_count` and `identity_count` are how many crops are enrolled and how many identities have one: plain
+    integers, to be read without the lock.
+    """
 
     def __init__(self, dim: int) -> None:
+        self.crop_count = 0
+        self.identity_count = 0
         self.columns = Columns()
+        self._in_step = True
         self._vectors = Vectors(dim)
         self._lock = ReadWriteLock()
 
@@ -129,11 +144,28 @@ class Index:
 
     @contextmanager
     def reading(self) -> Iterator[Columns]:
-        """The columns, unchanged for the time of the block; `search` and `squared` belong inside too."""
+        """The columns, unchanged for the time of the block; `search` and `squared` belong inside too.
+
+        Raises GalleryUnavailable once a change was cut short: no answer is better than a wrong one.
+        """
         with self._lock.reading():
-            if len(self._vectors) != len(self.columns):  # an addition was cut short, as by lack of memory
-                raise GalleryUnavailable("The index has lost step with the database; restart the service.")
+            self._require_in_step()
             yield self.columns
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Holds off readers; what cuts the block short, as lack of memory, leaves the index out of step for good."""
+        with self._lock.writing():
+            self._require_in_step()
+            self._in_step = False
+            yield
+            self.crop_count = self.columns.crop_count
+            self.identity_count = self.columns.identity_count
+            self._in_step = True
+
+    def _require_in_step(self) -> None:
+        if not self._in_step:
+            raise GalleryUnavailable("The index has lost step with the database; restart the service.")
 
     def search(
         self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_]
@@ -156,15 +188,24 @@ class Index:
         """Squared distances [n] of the query to these positions; equal vectors get equal distances."""
         return self._vectors.squared(query, positions)
 
+    def reserve(self, count: int) -> None:
+        """Makes room for `count` crops in all, before the first is loaded."""
+        with self._changing():
+            self._vectors.reserve(count)
+            self.columns.reserve(count)
+
     def load(self, entries: Sequence[Entry], vectors: NDArray[np.float16], sound: NDArray[np.bool_]) -> None:
         """Adds stored crops with ascending rows; those not `sound` are listed but not searched."""
-        with self._lock.writing():
+        with self._changing():
             self._vectors.append(vectors)
             self.columns.append(entries, sound)
 
     def apply(self, changes: Changes) -> None:
-        """Brings in one committed write. Must be called in the order of the commits."""
-        with self._lock.writing():
+        """Brings in one committed write. Must be called in the order of the commits.
+
+        Raises what cut it short, as MemoryError; from then on GalleryUnavailable, like `reading`.
+        """
+        with self._changing():
             if changes.added:
                 self._vectors.append(np.stack(changes.vectors))
                 self.columns.append(changes.added, np.ones(len(changes.added), np.bool_))

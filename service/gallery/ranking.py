@@ -56,9 +56,10 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def nearest(self, candidate: int) -> float:
+    def nearest(self, candidate: int) -> np.float32:
         """The distance of a candidate, that of its nearest crop."""
-        return float(self.distances[self.starts[candidate]])
+        distance: np.float32 = self.distances[self.starts[candidate]]
+        return distance
 
     def crops(self, candidate: int) -> tuple[Positions, NDArray[np.float32]]:
         """The positions and distances of its crops, nearest first."""
@@ -87,10 +88,20 @@ class ImpostorCurve:
             raise ValueError("an impostor curve needs distances that grow with the false-match rate")
 
     def distance_at(self, rate: float) -> float:
-        """The distance at `rate`: linear in log10(rate) between points, the last point beyond them."""
+        """The distance at `rate` > 0: linear in log10(rate) between points, that of the highest rate above it.
+
+        Below the lowest rate the last segment goes on, down to 0. Where there is none, or a flat one, nothing says
+        how much nearer rarer impostors come: 0, which no distance is under.
+        """
         points = sorted(zip(self.false_match_rate, self.distance, strict=True))
         rates, distances = np.array(points, np.float64).T
-        return float(np.interp(np.log10(rate), np.log10(rates), distances))
+        decades, decade = np.log10(rates), np.log10(rate)
+        if decade >= decades[0]:
+            return float(np.interp(decade, decades, distances))
+        if len(points) == 1 or distances[0] == distances[1]:
+            return 0.0
+        slope = (distances[1] - distances[0]) / (decades[1] - decades[0])
+        return max(0.0, float(distances[0] - slope * (decades[0] - decade)))
 
 
 def stored_form(embedding: NDArray[np.float32], dim: int) -> NDArray[np.float16]:
@@ -199,21 +210,27 @@ def _by_candidate(positions: Positions, distances: NDArray[np.float32], groups: 
     return Candidates(positions[crops], distances[crops], starts)
 
 
-def match_distance(curve: ImpostorCurve | None, override: float | None, candidates: int) -> float | None:
-    """The distance under which the nearest of so many candidates counts as a match; None if unknown."""
+def match_distance(curve: ImpostorCurve | None, override: float | None, candidates: int) -> np.float32 | None:
+    """The distance under which the nearest of so many candidates counts as a match; None if unknown.
+
+    Rounded here, once, to the float32 that distances are: so verdict and support never disagree about a crop.
+    """
     if override is not None:
-        return override
+        return np.float32(override)
     if curve is None:
         return None
-    return curve.distance_at(FALSE_MATCHES_PER_QUERY / max(candidates, 1))
+    return np.float32(curve.distance_at(FALSE_MATCHES_PER_QUERY / max(candidates, 1)))
 
 
-def verdict(candidates: Candidates, match_below: float | None) -> Verdict | None:
-    """What the two nearest candidates mean, None when no match distance is known."""
+def verdict(candidates: Candidates, match_below: np.float32 | None) -> Verdict | None:
+    """What the two nearest candidates mean, None when no match distance is known.
+
+    The second makes a match ambiguous whether or not it has an identity: it may be another person.
+    """
     if match_below is None:
         return None
     if not len(candidates) or candidates.nearest(0) >= match_below:
         return "unknown"
-    if len(candidates) > 1 and candidates.nearest(1) - candidates.nearest(0) < MARGIN:
+    if len(candidates) > 1 and float(candidates.nearest(1)) - float(candidates.nearest(0)) < MARGIN:
         return "ambiguous"
     return "match"

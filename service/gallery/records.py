@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
@@ -39,6 +39,10 @@ class GalleryDamaged(GalleryError):
 
 class GalleryUnavailable(GalleryError):
     """The database cannot be read or written now: closed, disk full, I/O error."""
+
+
+class GalleryFull(GalleryUnavailable):
+    """Nothing can be stored until there is room on the disk again; reads go on."""
 
 
 class InvalidCursor(GalleryError):
@@ -140,10 +144,20 @@ class QueryOptions:
 
 
 @dataclass(frozen=True)
+class HitCrop:
+    """What an answer shows of an enrolled crop."""
+
+    crop_id: str
+    identity: str | None
+    camera: str | None
+    captured_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Hit:
     """A crop and its distance to the query."""
 
-    crop: Crop
+    crop: HitCrop
     distance: float
 
 
@@ -159,7 +173,7 @@ class Match:
     identity: str | None
     distance: float
     similarity: float
-    crop: Crop
+    crop: HitCrop
     support: int | None
     crops: tuple[Hit, ...]
 
@@ -186,44 +200,3 @@ def require_aware(name: str, moment: datetime | None) -> None:
     """Raises ValueError for a time without offset: it names no instant."""
     if moment is not None and moment.utcoffset() is None:
         raise ValueError(f"{name} needs a UTC offset")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the index knows of a crop besides its vector: `row` in the database and what filters need.
-
-    `captured_at` is in microseconds since 1970 UTC.
-    """
-
-    row: int
-    crop_id: str
-    identity: str | None
-    camera: str | None
-    captured_at: int | None
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What one committed write means for the index, to be applied in the order of the fields.
-
-    `vectors` belong to `added`, one by one; `replaced` are the new vectors of rows whose old ones were damaged.
-    """
-
-    added: list[Entry] = field(default_factory=list)
-    vectors: list[NDArray[np.float16]] = field(default_factory=list)
-    replaced: list[tuple[int, NDArray[np.float16]]] = field(default_factory=list)
-    relabelled: list[Entry] = field(default_factory=list)
-    removed: list[int] = field(default_factory=list)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def to_micros(moment: datetime) -> int:
-    """Microseconds since 1970 UTC, exactly."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def from_micros(micros: int) -> datetime:
-    """The moment, in UTC."""
-    return _EPOCH + timedelta(microseconds=micros)

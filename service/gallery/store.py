@@ -19,20 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.changes import Changes, Entry, from_micros, to_micros
 from service.gallery.database import Database
 from service.gallery.records import (
-    Changes,
     Crop,
     Enrolled,
     EnrolStatus,
-    Entry,
     GalleryDamaged,
     Labels,
     ModelMismatch,
     NewCrop,
     UnknownCrop,
-    from_micros,
-    to_micros,
 )
 
 MIGRATIONS = (
@@ -106,13 +103,19 @@ class Store:
         return cls(database, model.dim)
 
     @property
-    def alive(self) -> bool:
-        """Whether writes are taken."""
-        return self._database.alive
+    def trouble(self) -> str | None:
+        """Why no write is taken, None while they are."""
+        return self._database.trouble
 
     def close(self) -> None:
         """Finishes the writes under way and frees the folder. Idempotent."""
         self._database.close()
+
+    def count(self) -> int:
+        """How many crops are stored."""
+        with self._database.reading() as connection:
+            count: int = connection.execute("SELECT count(*) FROM crops").fetchone()[0]
+        return count
 
     def load(self) -> Iterator[Loaded]:
         """All crops by row, in chunks. A damaged vector is logged by its crop_id and marked, never returned."""
@@ -231,17 +234,21 @@ class Store:
             return Enrolled(item.crop_id, "created", item.labels.identity, item.labels.camera)
         row, old = stored[0], _labels(stored)
         new = _merged(old, item.labels)
+        relabelled = _columns(new) != tuple(stored[2:7])  # as stored: to Python, true equals 1
         damaged = vector is not None and not self._is_sound(*stored[-2:])
         if damaged and vector is not None:
             _replace_vector(connection, row, vector)
             changes.replaced.append((row, vector))
-        if new != old:
+        if relabelled:
             changes.relabelled.append(_relabel(connection, row, item.crop_id, new))
-        status: EnrolStatus = "updated" if damaged or new != old else "duplicate"
+        status: EnrolStatus = "updated" if damaged or relabelled else "duplicate"
         return Enrolled(item.crop_id, status, new.identity, new.camera)
 
     def delete(self, crop_id: str, publish: Callable[[Changes], None]) -> None:
-        """Erases the crop, its vector and its picture from the file and its log. Raises UnknownCrop."""
+        """Erases the crop, its vector and its picture from the file and its log. Raises UnknownCrop.
+
+        Where a reader still needs the log when this returns, their bytes go as soon as it lets go.
+        """
 
         def transaction(connection: sqlite3.Connection) -> Changes:
             record = connection.execute("SELECT row FROM crops WHERE crop_id = ?", (crop_id,)).fetchone()

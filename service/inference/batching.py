@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -24,6 +24,7 @@ from service.inference.engine import Engine, EngineError, check
 logger = logging.getLogger(__name__)
 
 RATE_SMOOTHING = 0.2
+STOP_SECONDS = 20.0
 
 
 class QueueFull(RuntimeError):
@@ -39,25 +40,16 @@ class WorkerStopped(RuntimeError):
 
 
 class EmbeddingFailed(RuntimeError):
-    """The model gave no usable embedding for some images; `failures` says for which positions and why."""
+    """The model gave no usable embedding for one image."""
 
-    def __init__(self, failures: Mapping[int, Exception]) -> None:
+    def __init__(self) -> None:
         super().__init__("The model gave no usable embedding for this image; the log has the reason.")
-        self.failures = dict(failures)
 
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """`embeddings` float32 [n, D], `attention` float32 [n, L, L] when asked for; milliseconds."""
+    """One crop's `embedding` float32 [D] and, when asked for, `attention` float32 [L, L]; when the run was, in s."""
 
-    embeddings: NDArray[np.float32]
-    attention: NDArray[np.float32] | None
-    queue_ms: float
-    inference_ms: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Result:
     embedding: NDArray[np.float32]
     attention: NDArray[np.float32] | None
     started: float
@@ -65,26 +57,35 @@ class _Result:
 
 
 @dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What became of each crop, by its position; milliseconds until the first run began, and from then on."""
+
+    outcomes: tuple[Embedded | EmbeddingFailed, ...]
+    queue_ms: float
+    inference_ms: float
+
+
+@dataclass(frozen=True, eq=False)
 class _Item:
     crop: NDArray[np.uint8]
     attention: bool
-    future: asyncio.Future[_Result]
+    future: asyncio.Future[Embedded | EmbeddingFailed]
     queued: float = field(default_factory=time.perf_counter)
 
-    def settle(self, outcome: _Result | BaseException) -> None:
+    def settle(self, outcome: Embedded | EmbeddingFailed | WorkerStopped) -> None:
         """Hands the outcome to the event loop; the loop may be gone when the process is stopping."""
         try:
             self.future.get_loop().call_soon_threadsafe(self._settle, outcome)
         except RuntimeError:
             logger.debug("an embedding came after its event loop had closed")
 
-    def _settle(self, outcome: _Result | BaseException) -> None:
+    def _settle(self, outcome: Embedded | EmbeddingFailed | WorkerStopped) -> None:
         if self.future.done():
             return
-        if isinstance(outcome, _Result):
-            self.future.set_result(outcome)
-        else:
+        if isinstance(outcome, WorkerStopped):
             self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 class BatchWorker:
@@ -107,22 +108,20 @@ class BatchWorker:
         """Whether the thread runs and takes images."""
         return self._thread.is_alive() and self.error is None
 
-    @property
-    def images_per_second(self) -> float:
-        """The smoothed rate of the last batches."""
-        return self._rate
-
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Lets the thread finish what is queued and waits for it."""
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """Lets the thread finish what is queued and waits for it, at most `timeout` seconds: a device may hang."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
+        if not self._thread.is_alive():
+            return
+        self._thread.join(timeout)
         if self._thread.is_alive():
-            self._thread.join()
+            logger.error("the device hangs: the inference thread has not ended", extra={"waited_s": timeout})
 
     @contextmanager
     def admission(self, images: int) -> Iterator[None]:
@@ -140,11 +139,10 @@ class BatchWorker:
         finally:
             self._admitted -= images
 
-    async def embed(self, crops: Sequence[NDArray[np.uint8]], attention: bool = False) -> Embedded:
-        """Embeds n >= 1 crops [H, W, 3]; call it within `admission`.
+    async def embed(self, crops: Sequence[NDArray[np.uint8]], attention: bool = False) -> Outcomes:
+        """Embeds n >= 1 crops [H, W, 3], or says of each why not; call it within `admission`.
 
-        Raises EmbeddingFailed with every position that failed, or WorkerStopped. Cancelling the
-        awaiting task drops what the thread has not taken yet.
+        Raises WorkerStopped. Cancelling the awaiting task drops what the thread has not taken yet.
         """
         loop = asyncio.get_running_loop()
         items = [_Item(crop, attention, loop.create_future()) for crop in crops]
@@ -153,11 +151,11 @@ class BatchWorker:
             self._items.extend(items)
             self._changed.notify()
         try:
-            outcomes = await asyncio.gather(*(item.future for item in items), return_exceptions=True)
+            outcomes = await asyncio.gather(*(item.future for item in items))
         finally:
             for item in items:
                 item.future.cancel()
-        return _gathered(items, outcomes)
+        return _timed(items[0].queued, outcomes)
 
     def _check_alive(self) -> None:
         if not self.alive or self._stopping:
@@ -210,12 +208,12 @@ class BatchWorker:
                     self._run([item])
                 return
             logger.error("an image failed in the model", exc_info=error)
-            batch[0].settle(error)
+            batch[0].settle(EmbeddingFailed())
             return
         for item, result in zip(batch, results, strict=True):
             item.settle(result)
 
-    def _infer(self, batch: Sequence[_Item]) -> list[_Result]:
+    def _infer(self, batch: Sequence[_Item]) -> list[Embedded]:
         started = time.perf_counter()
         attention = any(item.attention for item in batch)
         inference = self.engine.run(np.stack([item.crop for item in batch]), attention)
@@ -223,32 +221,17 @@ class BatchWorker:
         if attention and inference.attention is None:
             raise EngineError("The model gave no attention.")
         finished = time.perf_counter()
-        rate = len(batch) / max(finished - started, 1e-6)
-        self._rate += RATE_SMOOTHING * (rate - self._rate)
-        maps = inference.attention if inference.attention is not None else [None] * len(batch)
+        if 2 * len(batch) >= self.max_batch:  # lone images run at a lower rate than a queue would
+            rate = len(batch) / max(finished - started, 1e-6)
+            self._rate += RATE_SMOOTHING * (rate - self._rate)
+        found = inference.attention if inference.attention is not None else [None] * len(batch)
+        maps = (one if item.attention else None for item, one in zip(batch, found, strict=True))
         rows = zip(inference.embeddings, maps, strict=True)
-        return [_Result(embedding, weights, started, finished) for embedding, weights in rows]
+        return [Embedded(embedding, weights, started, finished) for embedding, weights in rows]
 
 
-def _gathered(items: Sequence[_Item], outcomes: Sequence[_Result | BaseException]) -> Embedded:
-    results: list[_Result] = []
-    failures: dict[int, Exception] = {}
-    for index, outcome in enumerate(outcomes):
-        if isinstance(outcome, WorkerStopped):
-            raise outcome
-        if isinstance(outcome, _Result):
-            results.append(outcome)
-        elif isinstance(outcome, Exception):
-            failures[index] = outcome
-        else:
-            raise outcome
-    if failures:
-        raise EmbeddingFailed(failures)
-    started = min(result.started for result in results)
-    maps = [result.attention for result in results if result.attention is not None]
-    return Embedded(
-        embeddings=np.stack([result.embedding for result in results]),
-        attention=np.stack(maps) if items[0].attention else None,
-        queue_ms=(started - items[0].queued) * 1e3,
-        inference_ms=(max(result.finished for result in results) - started) * 1e3,
-    )
+def _timed(queued: float, outcomes: Sequence[Embedded | EmbeddingFailed]) -> Outcomes:
+    runs = [(outcome.started, outcome.finished) for outcome in outcomes if isinstance(outcome, Embedded)]
+    started = min((start for start, _ in runs), default=queued)
+    finished = max((finish for _, finish in runs), default=queued)
+    return Outcomes(tuple(outcomes), (started - queued) * 1e3, (finished - started) * 1e3)

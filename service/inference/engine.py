@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -19,10 +18,10 @@ from service.inference.model import (
     ATTENTION,
     EMBEDDING,
     INPUT,
+    ModelFile,
     ModelInfo,
+    draw_pattern,
     forbid_external_data,
-    read_bytes,
-    test_pattern,
 )
 
 logger = logging.getLogger(__name__)
@@ -91,16 +90,21 @@ class OnnxEngine:
         return Inference(outputs[0], outputs[1] if attention else None)
 
     def warm_up(self) -> None:
-        """Runs every batch size once, with and without attention, and measures the rate of the largest."""
-        pattern = test_pattern(self.info.height, self.info.width)
+        """Runs every batch size, with and without attention, and measures the rate of the largest.
+
+        Raises EngineError when one of them fails.
+        """
+        pattern = draw_pattern(self.info.height, self.info.width)
         size = 1
         while size <= self.max_batch:
             batch = np.repeat(pattern[None], size, axis=0)
-            self.run(batch, attention=True)
-            self.run(batch)
+            try:
+                self.run(batch, attention=True)
+                started = time.perf_counter()
+                self.run(batch)
+            except Exception as error:  # too little memory, for example
+                raise EngineError(f"{self.info.path} fails on {self.provider} at {size} images: {error}") from error
             size *= 2
-        started = time.perf_counter()
-        self.run(batch)
         self.images_per_second = self.max_batch / max(time.perf_counter() - started, 1e-6)
 
 
@@ -114,7 +118,7 @@ def split(count: int, largest: int) -> list[int]:
     return sizes
 
 
-def load_engine(info: ModelInfo, device: str, threads: int, max_batch: int | None = None) -> OnnxEngine:
+def load_engine(file: ModelFile, device: str, threads: int, max_batch: int | None = None) -> OnnxEngine:
     """Loads, verifies, warms and self-tests the model on `device`: auto, cpu, cuda or tensorrt.
 
     `auto` takes CUDA where it really runs and the CPU otherwise; the others run there or raise
@@ -122,29 +126,26 @@ def load_engine(info: ModelInfo, device: str, threads: int, max_batch: int | Non
     """
     match device:
         case "cpu":
-            return _load(info, CPU, threads, max_batch)
+            return _load(file, CPU, threads, max_batch)
         case "cuda":
-            return _load(info, CUDA, threads, max_batch)
+            return _load(file, CUDA, threads, max_batch)
         case "tensorrt":
-            return _load(info, TENSORRT, threads, max_batch)
+            return _load(file, TENSORRT, threads, max_batch)
         case "auto":
             if CUDA in onnxruntime.get_available_providers():
                 try:
-                    return _load(info, CUDA, threads, max_batch)
+                    return _load(file, CUDA, threads, max_batch)
                 except EngineError as error:
                     logger.warning("CUDA is installed but does not run; using the CPU", extra={"reason": str(error)})
-            return _load(info, CPU, threads, max_batch)
+            return _load(file, CPU, threads, max_batch)
     raise EngineError(f"There is no device {device!r}; choose auto, cpu, cuda or tensorrt.")
 
 
-def _load(info: ModelInfo, provider: str, threads: int, max_batch: int | None) -> OnnxEngine:
+def _load(file: ModelFile, provider: str, threads: int, max_batch: int | None) -> OnnxEngine:
     largest = max_batch or (MAX_BATCH_CPU if provider == CPU else MAX_BATCH_GPU)
-    data = read_bytes(info.path)
-    if hashlib.sha256(data).hexdigest() != info.sha256:
-        raise EngineError(f"{info.path} changed while the service was starting; start it again.")
     with tempfile.TemporaryDirectory(prefix="resight-") as folder:
-        session = _session(data, info, provider, threads, largest, Path(folder))
-        engine = OnnxEngine(info, session, largest)
+        session = _session(file, provider, threads, largest, Path(folder))
+        engine = OnnxEngine(file.info, session, largest)
         _verify_provider(session, provider)
         _self_test(engine)
         if provider != CPU:
@@ -154,7 +155,7 @@ def _load(info: ModelInfo, provider: str, threads: int, max_batch: int | None) -
 
 
 def _session(
-    data: bytes, info: ModelInfo, provider: str, threads: int, max_batch: int, folder: Path
+    file: ModelFile, provider: str, threads: int, max_batch: int, folder: Path
 ) -> onnxruntime.InferenceSession:
     available = onnxruntime.get_available_providers()
     if provider not in available:
@@ -173,9 +174,10 @@ def _session(
     options.enable_profiling = provider != CPU
     options.profile_file_prefix = str(folder / "profile")
     try:
-        return onnxruntime.InferenceSession(data, options, providers=_providers(info, provider, max_batch))
+        providers = _providers(file.info, provider, max_batch)
+        return onnxruntime.InferenceSession(file.content, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own errors share no base class.
-        raise EngineError(f"{info.path} does not load on {provider}: {error}") from error
+        raise EngineError(f"{file.info.path} does not load on {provider}: {error}") from error
 
 
 def _providers(info: ModelInfo, provider: str, max_batch: int) -> list[Any]:
@@ -230,7 +232,7 @@ def _self_test(engine: OnnxEngine) -> None:
     """The drawn pattern must embed as the file says: catches wrong kernels, drivers and preprocessing."""
     info = engine.info
     try:
-        inference = engine.run(test_pattern(info.height, info.width)[None], attention=True)
+        inference = engine.run(draw_pattern(info.height, info.width)[None], attention=True)
     except Exception as error:
         raise EngineError(f"{info.path} fails on {engine.provider}: {error}") from error
     check(inference, 1, info)

@@ -7,25 +7,16 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 MAX_PIXELS = 4_000_000
+JPEG_START, JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
+MAX_SCANS = 100  # a progressive JPEG has about ten
 THUMBNAIL_QUALITY = 90
 
 Code = Literal["empty-image", "not-an-image", "truncated-image", "image-too-large"]
-
-# EXIF orientation (1 = upright) -> what turns the picture upright.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageError(ValueError):
@@ -46,14 +37,25 @@ def decode_crop(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
     image = _open(data)
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"This picture has {image.width} x {image.height} pixels")
+    # Each scan of a progressive JPEG goes over every pixel again. A scan's data cannot hold its marker.
+    if data.startswith(JPEG_START) and data.count(JPEG_SCAN) > MAX_SCANS:
+        message = f"This JPEG draws its picture in more than {MAX_SCANS} scans; save it again as a baseline JPEG."
+        raise ImageError("image-too-large", message)
     # Pillow's decoders raise many kinds of errors on damaged files, and all mean the same here.
     try:
         image.load()
-        image = _rgb(_upright(image))
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(upright_rgb(image).resize((width, height), Image.Resampling.BILINEAR))
     except Exception as error:
         raise _damaged() from error
-    return np.asarray(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """RGB, upright by the EXIF orientation; colours stay as they are under transparent pixels."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey at 255, which leaves a white picture.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image.info.pop("transparency", None)
+    return image.convert("RGB")
 
 
 def thumbnail(crop: NDArray[np.uint8]) -> bytes:
@@ -84,19 +86,3 @@ def _damaged() -> ImageError:
 def _too_large(what: str) -> ImageError:
     limit = f"{MAX_PIXELS / 1e6:g} megapixels are allowed"
     return ImageError("image-too-large", f"{what}, {limit}; send the crop of one person.")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # A broken EXIF block says nothing about the pixels.
-        return image
-    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey at 255, which leaves a white picture.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image.info.pop("transparency", None)  # Colours stay as they are under transparent pixels.
-    return image.convert("RGB")

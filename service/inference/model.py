@@ -18,10 +18,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from service.nesting import deeper_than
+
 FORMAT = "resight/1"
 # Choices that the service implements in one way only: another value needs another service.
 FIXED = {"colour": "RGB", "resize": "pillow-bilinear", "distance": "euclidean/2"}
 PRECISIONS = ("fp32", "fp16", "int8")
+MAX_DEPTH = 32  # of JSON in the metadata, which `GET /model` repeats
 INPUT = "crops"
 EMBEDDING = "embedding"
 ATTENTION = "attention"
@@ -46,7 +49,6 @@ class ModelInfo:
 
     path: Path
     sha256: str
-    size_bytes: int
     name: str
     architecture: str
     embedding_dim: int
@@ -74,17 +76,24 @@ class ModelInfo:
         return self.map_height * self.map_width
 
 
-def read_model(path: Path) -> ModelInfo:
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelFile:
+    """A verified file: what it says, and the content that was hashed, for the engine to load just that."""
+
+    info: ModelInfo
+    content: bytes
+
+
+def read_model(path: Path) -> ModelFile:
     """Reads and verifies the contract of the model at `path`; raises ModelError with the reason."""
-    data = read_bytes(path)
-    session = _plain_session(path, data)
-    info = _Fields(path, session.get_modelmeta().custom_metadata_map).info(data)
+    content = _read_bytes(path)
+    session = _plain_session(path, content)
+    info = _Fields(path, session.get_modelmeta().custom_metadata_map).info(content)
     _check_tensors(info, session)
-    return info
+    return ModelFile(info, content)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's content: what is hashed is what is loaded, even if the file is replaced meanwhile."""
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -93,7 +102,7 @@ def read_bytes(path: Path) -> bytes:
         raise ModelError(f"The model file {path} cannot be read: {error.strerror}.") from error
 
 
-def test_pattern(height: int, width: int) -> NDArray[np.uint8]:
+def draw_pattern(height: int, width: int) -> NDArray[np.uint8]:
     """A drawn figure, uint8 [height, width, 3], whose embedding every model file carries.
 
     Integer arithmetic only, so that it is the same to the bit wherever it is drawn.
@@ -140,7 +149,6 @@ class _Fields:
         return ModelInfo(
             path=self.path,
             sha256=hashlib.sha256(data).hexdigest(),
-            size_bytes=len(data),
             name=self.text("name"),
             architecture=self.text("architecture"),
             embedding_dim=dim,
@@ -206,10 +214,14 @@ class _Fields:
             return None
         try:
             value = json.loads(self.metadata[field])
+        except RecursionError as error:
+            raise self.error(field, "nests too deep") from error
         except ValueError as error:
             raise self.error(field, "is not JSON") from error
         if not isinstance(value, dict):
             raise self.error(field, "is not a JSON object")
+        if deeper_than(value, MAX_DEPTH):
+            raise self.error(field, "nests too deep")
         return value
 
     def curve(self, field: str) -> ImpostorCurve | None:
@@ -220,10 +232,12 @@ class _Fields:
             curve = ImpostorCurve(
                 tuple(map(float, value["false_match_rate"])),
                 tuple(map(float, value["distance"])),
-                tuple(map(bool, value["extrapolated"])),
+                tuple(value["extrapolated"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise self.error(field, "needs false_match_rate, distance and extrapolated") from error
+        if not all(isinstance(flag, bool) for flag in curve.extrapolated):
+            raise self.error(field, "needs true or false for every point in extrapolated")
         points = sorted(zip(curve.false_match_rate, curve.distance, strict=False))
         lengths = {len(curve.false_match_rate), len(curve.distance), len(curve.extrapolated)}
         inside = all(0 < rate <= 1 and 0 <= distance <= 1 for rate, distance in points)

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.inference.engine import load_engine
 from service.inference.images import decode_crop
 from service.inference.model import FORMAT as KNOWN_FORMAT
-from service.inference.model import test_pattern as service_pattern
+from service.inference.model import draw_pattern as service_pattern
+from service.inference.model import read_model
 from training.data.images import to_crop
-from training.pattern import draw_pattern
+from training.modelfile.pattern import draw_pattern
 from training.retrieval.onnx_model import FORMAT as WRITTEN_FORMAT
+from training.retrieval.onnx_model import OnnxModel
 
 CROPS = sorted((Path(__file__).parents[2] / "examples" / "crops").glob("*.jpg"))
 
@@ -47,14 +50,31 @@ def test_decoding_gives_the_golden_pixels() -> None:
     assert digest.hexdigest() == "854cbc3777065032b78473c675842e612bb5d1eb023f4e527f62b1dc037dce52"
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257)
+    return image.convert(mode.removeprefix("transparent "))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16", "transparent P"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_both_agree_on_modes_and_orientations(mode: str, orientation: int) -> None:
     with Image.open(CROPS[0]) as original:
-        image = original.convert(mode)
+        image = in_mode(original, mode)
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = io.BytesIO()
-    image.save(file, "JPEG" if mode in ("L", "CMYK") else "PNG", exif=exif)
+    transparent = {"transparency": bytes(range(256))} if mode == "transparent P" else {}
+    image.save(file, "JPEG" if mode in ("L", "CMYK") else "PNG", exif=exif, **transparent)
     data = file.getvalue()
     np.testing.assert_array_equal(decode_crop(data, 64, 32), to_crop(data, 64, 32))
+
+
+def test_both_embed_a_drawn_example_alike(model_path: Path) -> None:
+    data = CROPS[0].read_bytes()
+    file, model = read_model(model_path), OnnxModel(model_path)
+    size = (model.height, model.width)
+    assert (file.info.height, file.info.width) == size
+    served = load_engine(file, "cpu", threads=1).run(decode_crop(data, *size)[None]).embeddings[0]
+    evaluated = model.embed(to_crop(data, *size)[None])[0]
+    assert served @ evaluated / (np.linalg.norm(served) * np.linalg.norm(evaluated)) >= 0.9999

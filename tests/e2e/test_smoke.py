@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from service.client import Resight
 from service.settings import Settings
 from tests.serving import serve
 from training.data import market1501
-from training.evaluate import Evaluation, evaluate_onnx, ranking_of
 from training.retrieval.metrics import rank_metrics
+from training.retrieval.onnx_model import OnnxModel
+from training.retrieval.protocol import Evaluation, evaluate, ranking_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,12 +29,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "training/train.py", "--preset", "smoke", "--run", str(folder), "--device", "cpu"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    (folder / "printed.txt").write_text(done.stdout)
     return folder
 
 
 @pytest.fixture(scope="module")
 def evaluation(run: Path) -> Evaluation:
-    return evaluate_onnx(run / "model-int8.onnx", run / "drawn")
+    return evaluate(OnnxModel(run / "model-int8.onnx"), market1501.read(run / "drawn"))
 
 
 def test_smoke_learns_more_than_chance(run: Path, evaluation: Evaluation) -> None:
@@ -43,11 +46,22 @@ def test_smoke_learns_more_than_chance(run: Path, evaluation: Evaluation) -> Non
     assert evaluation.metrics.mAP > 0.25
 
 
+def test_the_run_tells_its_results(run: Path, evaluation: Evaluation) -> None:
+    results = json.loads((run / "results.json").read_text())
+    assert [result["precision"] for result in results] == ["fp32", "int8"]
+    for result in results:
+        path = run / f"model-{result['precision']}.onnx"
+        assert (result["model"], result["sha256"]) == (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    assert results[1]["metrics"]["mAP"] == pytest.approx(evaluation.metrics.mAP)
+    assert f"{100 * evaluation.metrics.mAP:.2f}" in (run / "printed.txt").read_text()
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_trained_exported_served_enrolled_queried(run: Path, tmp_path: Path, precision: str) -> None:
     model = run / f"model-{precision}.onnx"
-    expected = evaluate_onnx(model, run / "drawn")
-    ranking = ranking_of(market1501.read(run / "drawn"), "test")
+    data = market1501.read(run / "drawn")
+    expected = evaluate(OnnxModel(model), data)
+    ranking = ranking_of(data, "test")
     with serve(Settings(model=model, gallery=f"sqlite:///{tmp_path}", device="cpu")) as served:
         command = [sys.executable, "-c", "from service.cli.commands import main; main()"]
         gallery = str(run / "drawn" / "bounding_box_test")
@@ -78,5 +92,6 @@ def test_the_file_tells_what_it_is(run: Path, evaluation: Evaluation, tmp_path: 
         model = client.model().details
     assert model["metrics"]["mAP"] == pytest.approx(evaluation.metrics.mAP, abs=1e-6)
     assert model["training_data"].startswith("drawn: ")
+    assert model["name"] == "drawn-int8"
     assert model["precision"] == "int8"
     assert (model["height"], model["width"]) == (64, 32)

@@ -54,6 +54,11 @@ UNUSABLE = [
     ("HOST", "camera-server", "RESIGHT_ALLOW_ANONYMOUS=true"),
     ("PROT", "9000", "did you mean RESIGHT_PORT"),
     ("SOMETHING", "1", "there is no such setting"),
+    ("SERVICE_HOST", "10.0.0.1", "RESIGHT_SERVICE_HOST .*enableServiceLinks: false"),
+    ("SERVICE_PORT_HTTP", "80", "enableServiceLinks: false"),
+    ("PORT_80_TCP_ADDR", "10.0.0.1", "enableServiceLinks: false"),
+    ("PORT", "tcp://10.0.0.1:80", "RESIGHT_PORT .*enableServiceLinks: false"),
+    ("SERVICES", "1", "there is no such setting"),
 ]
 
 

@@ -46,3 +46,15 @@ def test_warnings_are_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = read_with(capsys)
     assert (line["logger"], line["level"]) == ("py.warnings", "warning")
     assert "old picture" in str(line["message"])
+
+
+def test_warnings_of_libraries_are_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("debug")
+    for name in ("python_multipart.multipart", "asyncio"):
+        logging.getLogger(name).warning("strange %s", "boundary")
+        logging.getLogger(name).info("every callback")
+    lines = read_with(capsys)
+    assert [(line["logger"], line["message"]) for line in lines] == [
+        ("python_multipart.multipart", "strange boundary"),
+        ("asyncio", "strange boundary"),
+    ]

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
-from training.config import PRESETS, Config, ConfigError, build_config
+from training.config import PRESETS, RANGES, Config, ConfigError, build_config
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -34,11 +35,35 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
         ("layers=[1, 2]", "list of 4"),
         ("bnneck='yes'", "bnneck is a bool"),
         ("frozen_stages=6", "from 0 to 5"),
+        ("epochs=true", "epochs is a int"),
+        ("flip=true", "flip is a float"),
+        ("last_stride=true", "one of 1, 2"),
+        ("last_stride=1.0", "one of 1, 2"),
+        ("learning_rate=0", "above 0"),
+        ("learning_rate=inf", "finite number above 0"),
+        ("fresh_factor=-1", "above 0"),
+        ("margin=nan", "at least 0"),
+        ("weight_decay=inf", "finite"),
+        ("distillation=-1", "at least 0"),
+        ("rotation=181", "from 0 to 180"),
+        ("translation=1.5", "from 0 to 1"),
+        ("warmup_epochs=-1", "at least 0"),
+        ("warmup_epochs=20", r"less than epochs \(20\)"),
+        ("half_size_epochs=20", r"less than epochs \(20\)"),
+        ("half_size_epochs=5", "height and width of 64"),
+        ("layers=[1, 0, 1, 1]", "every stage needs a block"),
+        ("base_width=0", "from 1 to 1024"),
+        ("seed=-1", "from 0 to"),
     ],
 )
 def test_bad_settings_are_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_config("smoke", overrides=[override])
+
+
+def test_every_number_has_a_range() -> None:
+    numbers = {name for name, hint in get_type_hints(Config).items() if hint in (int, float)}
+    assert numbers == set(RANGES)
 
 
 def test_bad_preset_and_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from training.config import build_config
 from training.data import market1501, synthetic
 from training.data.cache import decode_all
-from training.data.dataset import DataError
+from training.data.dataset import DataError, Sample
 from training.data.sampler import pk_batches
 from training.data.transforms import Augment
+from training.loop.runlog import data_fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -97,17 +99,72 @@ def test_split_is_checked(drawn: Path, tmp_path: Path) -> None:
 
 
 def test_incomplete_original_is_refused(monkeypatch: pytest.MonkeyPatch, drawn: Path) -> None:
-    monkeypatch.setitem(market1501.ORIGINAL_COUNTS, "bounding_box_train", 25)
+    counts = {part: len(list((drawn / part).iterdir())) for part in market1501.PARTS}
+    monkeypatch.setattr(market1501, "ORIGINAL_COUNTS", counts)
+    assert market1501.read(drawn).name == "Market-1501"
+    monkeypatch.setitem(counts, "bounding_box_train", 25)
     with pytest.raises(DataError, match="holds 24 pictures, Market-1501 has 25"):
         market1501.read(drawn)
+    monkeypatch.setitem(counts, "query", 100)  # one part of another size: another data set
+    assert market1501.read(drawn).name == drawn.name
+
+
+def test_two_pictures_with_one_name_are_refused(drawn: Path, tmp_path: Path) -> None:
+    copy_renamed(drawn, tmp_path, {})
+    first = min((tmp_path / "query").iterdir())
+    (tmp_path / "query" / "again").mkdir()
+    (tmp_path / "query" / "again" / first.name).write_bytes(first.read_bytes())
+    with pytest.raises(DataError, match=f"two pictures named {first.name}"):
+        market1501.read(tmp_path)
+
+
+def test_nobody_is_trained_on(drawn: Path, tmp_path: Path) -> None:
+    copy_renamed(drawn, tmp_path, {})
+    picture = min((tmp_path / "query").iterdir()).read_bytes()
+    for name in ("-1_c1s1_000001_01.jpg", "0000_c1s1_000001_01.jpg"):
+        (tmp_path / "bounding_box_train" / name).write_bytes(picture)
+    data = market1501.read(tmp_path)
+    assert (len(data.train), data.left_out) == (24, 2)
+    assert min(sample.identity for sample in data.train) > 0
+
+
+def test_a_person_of_train_in_the_gallery_is_refused(drawn: Path, tmp_path: Path) -> None:
+    copy_renamed(drawn, tmp_path, {})
+    train = min((tmp_path / "bounding_box_train").iterdir())
+    (tmp_path / "bounding_box_test" / train.name).write_bytes(train.read_bytes())
+    with pytest.raises(DataError, match="is in train and gallery"):
+        market1501.read(tmp_path)
+
+
+def test_the_fingerprint_is_of_names_and_lengths(drawn: Path, tmp_path: Path) -> None:
+    copy_renamed(drawn, tmp_path, {})
+    before, copied = data_fingerprint(market1501.read(drawn)), data_fingerprint(market1501.read(tmp_path))
+    assert before["sha256"] == copied["sha256"]
+    assert before["gallery"]["identities"] == 4  # people: neither distractors nor junk
+    victim = min((tmp_path / "bounding_box_train").iterdir())
+    victim.write_bytes(victim.read_bytes() + b"0")
+    assert data_fingerprint(market1501.read(tmp_path))["sha256"] != before["sha256"]
 
 
 def test_decoding_names_the_damaged_picture(drawn: Path, tmp_path: Path) -> None:
     copy_renamed(drawn, tmp_path, {})
     victim = sorted((tmp_path / "bounding_box_train").iterdir())[5]
     victim.write_bytes(victim.read_bytes()[:300])
+    train = market1501.read(tmp_path).train
     with pytest.raises(DataError, match=victim.name):
-        decode_all(market1501.read(tmp_path).train, 64, 32)
+        decode_all(train, 64, 32)
+    asked: list[str] = []
+
+    def counted(sample: Sample) -> Sample:
+        def read() -> bytes:
+            asked.append(sample.name)
+            return sample.read()
+
+        return replace(sample, read=read)
+
+    with pytest.raises(DataError, match=victim.name):
+        decode_all([counted(sample) for sample in train * 50], 64, 32, threads=1)
+    assert len(asked) < 12 * 50  # the rest is not decoded
 
 
 def test_decoding_resizes_and_keeps_the_order(drawn: Path) -> None:
@@ -166,3 +223,12 @@ def test_augmentation_is_seeded_and_off_is_off() -> None:
     plain = Augment(build_config("smoke", overrides=["flip=0", "translation=0", "erasing=0"]))
     mean, std = plain.mean, plain.std
     torch.testing.assert_close(plain(pictures), (pictures.float() / 255 - mean) / std)
+
+
+def test_a_shift_alone_invents_no_colour() -> None:
+    overrides = ["flip=0", "erasing=0", "translation=0.2"]
+    augment = Augment(build_config("smoke", overrides=overrides))
+    pictures = torch.randint(0, 2, (8, 3, 64, 32), dtype=torch.uint8) * 255
+    shifted = augment(pictures) * augment.std + augment.mean
+    assert ((shifted < 1e-5) | (shifted > 1 - 1e-5)).all()
+    assert not torch.equal(shifted > 0.5, pictures > 0)

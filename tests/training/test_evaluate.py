@@ -24,17 +24,13 @@ from training.data import market1501
 from training.data.dataset import DataError, Dataset, Sample
 from training.data.images import to_crop
 from training.data.synthetic import draw_market1501
-from training.evaluate import (
-    Evaluation,
-    evaluate_checkpoint,
-    evaluate_embeddings,
-    evaluate_onnx,
-    main,
-    ranking_of,
-)
-from training.network.model import ReIDNet, load_checkpoint_model
+from training.evaluate import main
+from training.network.model import ReIDNet
+from training.network.stored import load_checkpoint_model, read_checkpoint
 from training.retrieval.embedding import embed_samples
 from training.retrieval.onnx_model import INPUT_LAYOUTS, OWN_LAYOUT, InputLayout, ModelError, OnnxModel
+from training.retrieval.protocol import Evaluation, evaluate, evaluate_embeddings, ranking_of
+from training.retrieval.torch_model import TorchModel
 
 HEIGHT, WIDTH = 64, 32
 CELL = 16  # the embedding is the mean colour of each cell of this many pixels
@@ -118,7 +114,7 @@ def unit(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def test_an_own_file_needs_nothing_told(own_file: Path, data: Dataset, tmp_path: Path) -> None:
-    found = evaluate_onnx(own_file, data, batch=4, threads=1, save=tmp_path)
+    found = evaluate(OnnxModel(own_file, threads=1), data, batch=4, save=tmp_path)
     ranking = ranking_of(data, "test")
     for name, samples in (("query", ranking.query), ("gallery", ranking.gallery)):
         expected = unit(np.stack([cell_means(sample) for sample in samples]))
@@ -223,9 +219,9 @@ def test_an_own_file_without_its_size_is_refused(tmp_path: Path) -> None:
         OnnxModel(path)
 
 
-def test_saved_embeddings_give_the_figures_again(own_file: Path, folder: Path, tmp_path: Path) -> None:
-    first = evaluate_onnx(own_file, folder, save=tmp_path)
-    again = evaluate_embeddings(tmp_path, folder)
+def test_saved_embeddings_give_the_figures_again(own_file: Path, data: Dataset, tmp_path: Path) -> None:
+    first = evaluate(OnnxModel(own_file), data, save=tmp_path)
+    again = evaluate_embeddings(tmp_path, data)
     assert again.metrics == first.metrics
     assert again.sha256 is None
     assert first.sha256 is not None
@@ -245,7 +241,7 @@ def test_a_ranking_of_the_training_part(own_file: Path, data: Dataset) -> None:
     assert len(ranking.query) == 6  # 3 identities x 2 cameras
     assert set(ranking.query).isdisjoint(ranking.gallery)
     assert len(ranking.query) + len(ranking.gallery) == len(data.train)
-    assert evaluate_onnx(own_file, data, split="train").queries == 6
+    assert evaluate(OnnxModel(own_file), data, split="train").queries == 6
 
 
 def test_a_training_part_without_a_gallery_is_refused(data: Dataset) -> None:
@@ -255,7 +251,7 @@ def test_a_training_part_without_a_gallery_is_refused(data: Dataset) -> None:
 
 
 def test_a_damaged_picture_is_named(own_file: Path, data: Dataset) -> None:
-    broken = Sample("0004_c1s1_000400_00.jpg", 4, 1, lambda: b"\xff\xd8 no picture")
+    broken = Sample("0004_c1s1_000400_00.jpg", 4, 1, 12, lambda: b"\xff\xd8 no picture")
     with pytest.raises(DataError, match=r"0004_c1s1_000400_00\.jpg: not a readable picture"):
         embed_samples(OnnxModel(own_file), [*data.query[:5], broken], batch=2)
 
@@ -276,19 +272,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = Config(layers=(1, 1, 1, 1), base_width=8, height=HEIGHT, width=WIDTH)
     path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
-    torch.save({"config": config.to_dict(), "classes": 3, "model": ReIDNet(config, 3).state_dict()}, path)
+    state = {"config": config.to_dict(), "classes": 3, "model": ReIDNet(config, 3).state_dict(), "epoch": 60}
+    state |= {"data": {"name": "drawn"}, "teacher": "none", "initialisation": "from scratch"}
+    torch.save(state, path)
     return path
 
 
 def test_a_checkpoint_is_evaluated_at_its_own_size(checkpoint: Path, data: Dataset, tmp_path: Path) -> None:
-    found = evaluate_checkpoint(checkpoint, data, batch=4, save=tmp_path)
+    found = evaluate(TorchModel(checkpoint), data, batch=4, save=tmp_path)
     assert found.size == (HEIGHT, WIDTH)
     saved = np.load(tmp_path / "query.npy")
     assert saved.shape == (10, found.dim)
     np.testing.assert_allclose(np.linalg.norm(saved, axis=1), 1, atol=1e-5)
     crops = np.stack([to_crop(sample.read(), HEIGHT, WIDTH) for sample in data.query])
     with torch.inference_mode():
-        expected, _ = load_checkpoint_model(checkpoint)(torch.from_numpy(crops))
+        expected, _ = load_checkpoint_model(read_checkpoint(checkpoint))(torch.from_numpy(crops))
     np.testing.assert_allclose(saved, expected.numpy(), atol=1e-5)
     assert saved.std(axis=0).max() > 1e-4  # pictures differ in it
 
@@ -296,7 +294,7 @@ def test_a_checkpoint_is_evaluated_at_its_own_size(checkpoint: Path, data: Datas
 def test_the_command_prints_json(own_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(own_file), "--data", str(folder), "--json", "--batch", "8", "--threads", "1"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    found = evaluate_onnx(own_file, folder)
+    found = evaluate(OnnxModel(own_file), market1501.read(folder))
     assert printed["rank1"] == pytest.approx(found.metrics.rank(1))
     assert printed["metrics"]["mAP"] == pytest.approx(found.metrics.mAP)
     assert printed["metrics"]["mAP_official"] == pytest.approx(found.metrics.mAP_official)
@@ -317,7 +315,7 @@ def test_the_command_prints_a_table(
 
 def test_progress_is_shown_on_the_given_console(own_file: Path, data: Dataset) -> None:
     screen = io.StringIO()
-    evaluate_onnx(own_file, data, console=Console(file=screen, force_terminal=True, width=100))
+    evaluate(OnnxModel(own_file), data, console=Console(file=screen, force_terminal=True, width=100))
     assert "33/33" in screen.getvalue()
 
 
@@ -326,7 +324,8 @@ def test_the_data_may_lie_in_zips(own_file: Path, folder: Path, tmp_path: Path) 
         with zipfile.ZipFile(tmp_path / f"{part}.zip", "w") as archive:
             for path in (folder / part).iterdir():
                 archive.write(path, f"{part}/{path.name}")
-    assert evaluate_onnx(own_file, tmp_path).metrics == evaluate_onnx(own_file, folder).metrics
+    zips, folders = market1501.read(tmp_path), market1501.read(folder)
+    assert evaluate(OnnxModel(own_file), zips).metrics == evaluate(OnnxModel(own_file), folders).metrics
 
 
 def failing(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> str:
@@ -352,6 +351,13 @@ def test_bad_input_is_said_in_a_sentence(
     assert "is no folder" in failing([own_file, "--data", tmp_path / "nowhere"], capsys)
     assert "ready embeddings" in failing([folder, "--data", folder, "--flip"], capsys)
     assert "are for ONNX files" in failing([checkpoint, "--data", folder, "--size", "64x32"], capsys)
+    assert "--device is for checkpoints" in failing([own_file, "--data", folder, "--device", "cpu"], capsys)
+    assert "abacus is unknown" in failing([checkpoint, "--data", folder, "--device", "abacus"], capsys)
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({"model": state["model"], "config": state["config"]}, broken)
+    assert "it has no epoch, classes, initialisation, teacher, data" in failing([broken, "--data", folder], capsys)
+    torch.save({**state, "config": {**state["config"], "half_size_epochs": 14, "width": 64}, "epoch": 14}, broken)
+    assert "stopped after 14 epochs" in failing([broken, "--data", folder], capsys)
 
 
 @pytest.mark.parametrize("arguments", [["--size", "256"], ["--batch", "0"], ["--threads", "-1"], ["--split", "val"]])
@@ -374,5 +380,5 @@ def test_an_onnx_file_is_evaluated_without_torch(own_file: Path, folder: Path) -
 
 
 def test_an_evaluation_is_json(own_file: Path, data: Dataset) -> None:
-    evaluation: Evaluation = evaluate_onnx(own_file, data)
+    evaluation: Evaluation = evaluate(OnnxModel(own_file), data)
     assert json.loads(json.dumps(evaluation.as_dict()))["protocol"].startswith("single query")

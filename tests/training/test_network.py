@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.config import Config, build_config
+from training.config import Config, ConfigError, build_config
 from training.network.attention import SelfAttention
 from training.network.losses import batch_hard_triplet
 from training.network.model import Embedder, ReIDNet
@@ -44,7 +45,7 @@ def test_resnet50_has_the_shapes_of_table_1(placement: StridePlacement) -> None:
 def test_last_stride_keeps_the_map_when_the_picture_is_halved(placement: StridePlacement) -> None:
     network = ResNet((1, 1, 1, 1), 8, 2, placement).eval()
     full = network(torch.zeros(1, 3, 64, 32)).shape
-    set_last_stride(network, 1, placement)
+    set_last_stride(network, 1)
     assert network(torch.zeros(1, 3, 32, 16)).shape == full
     assert network(torch.zeros(1, 3, 64, 32)).shape[2] == 2 * full[2]
 
@@ -148,7 +149,7 @@ def test_weights_load_by_torchvisions_names(tmp_path: object) -> None:
     torch.save(state, path)
     target = ResNet(config.layers, config.base_width)
     loaded = load_backbone(target, path)
-    assert "fresh: layer4" in loaded.sentence
+    assert loaded.sentence.endswith(": stem, layer1, layer2, layer3; fresh: layer4")
     torch.testing.assert_close(target.state_dict()["layer3.5.conv2.weight"], state["layer3.5.conv2.weight"])
     assert "layer4.0.conv1.weight" not in loaded.names
 
@@ -163,6 +164,53 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: object, content: object) 
         torch.save(content, path)
     with pytest.raises(ValueError, match=r"weights\.pt"):
         load_backbone(ResNet((1, 1, 1, 1), 8), path)
+
+
+def weights_file(folder: object, change: Callable[[dict[str, Tensor]], object]) -> str:
+    """The path of a complete state dict, changed."""
+    state = ResNet((1, 1, 1, 1), 8).state_dict()
+    change(state)
+    torch.save(state, path := f"{folder}/weights.pt")
+    return path
+
+
+def test_weights_of_another_network_are_refused(tmp_path: object) -> None:
+    path = weights_file(tmp_path, lambda state: state.update({"head.weight": torch.zeros(2)}))
+    with pytest.raises(ValueError, match=r"head\.weight is no tensor of this network"):
+        load_backbone(ResNet((1, 1, 1, 1), 8), path)
+
+
+def test_half_a_stage_is_refused(tmp_path: object) -> None:
+    path = weights_file(tmp_path, lambda state: state.pop("layer2.0.bn2.running_var"))
+    with pytest.raises(ValueError, match=r"layer2 is there in part, layer2\.0\.bn2\.running_var is missing"):
+        load_backbone(ResNet((1, 1, 1, 1), 8), path)
+
+
+def test_a_classifier_and_missing_counters_do_not_matter(tmp_path: object) -> None:
+    def change(state: dict[str, Tensor]) -> None:
+        for name in [name for name in state if "num_batches_tracked" in name]:
+            del state[name]
+        state["fc.weight"] = torch.zeros(10, 256)
+
+    loaded = load_backbone(ResNet((1, 1, 1, 1), 8), weights_file(tmp_path, change))
+    assert loaded.sentence.endswith(": stem, layer1, layer2, layer3, layer4")
+    assert "fc.weight" not in loaded.names
+
+
+def test_torchvisions_weights_need_torchvisions_strides() -> None:
+    with pytest.raises(ConfigError, match="stride_placement=3x3"):
+        load_backbone(ResNet(placement="1x1"), "imagenet")
+
+
+def test_what_follows_the_map_is_float32_under_mixed_precision() -> None:
+    network = ReIDNet(SMOKE, 4).train()
+    seen: list[torch.dtype] = []
+    for module in (network.bnneck, network.classifier):
+        module.register_forward_hook(lambda _module, inputs, output: seen.extend((inputs[0].dtype, output.dtype)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = network(torch.randn(4, 3, 64, 32))
+    assert seen == [torch.float32] * 4
+    assert features.pooled.dtype == features.logits.dtype == torch.float32
 
 
 def test_bnneck_and_bias() -> None:

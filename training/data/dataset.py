@@ -15,11 +15,12 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of one person: `identity` and `camera` as the data set numbers them."""
+    """One picture of one person: `identity` and `camera` as the data set numbers them, `size` of the file in bytes."""
 
     name: str
     identity: int
     camera: int
+    size: int
     read: Callable[[], bytes]
 
 
@@ -31,3 +32,9 @@ class Dataset:
     train: tuple[Sample, ...]
     query: tuple[Sample, ...]
     gallery: tuple[Sample, ...]
+    left_out: int = 0  # junk and distractors of the train part: nobody can be learnt from them
+
+
+def short_name(name: str) -> str:
+    """A data set's name as a part of file names: its letters and digits, in lower case ("market1501")."""
+    return "".join(letter for letter in name.lower() if letter.isalnum()) or "data"

@@ -1,17 +1,19 @@
-"""A checkpoint is one dict: model, optimizer, epoch, classes, config, provenance. Written whole or not at all."""
+"""A checkpoint is one dict: model, distiller, optimizer, epoch, provenance. Written whole or not at all."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from training.loop.engine import Learner
-from training.network.model import read_checkpoint
+from training.network.stored import Checkpoint
 
 LATEST = "checkpoint.pt"
+IDENTITY = ("classes", "data", "initialisation", "teacher")  # besides the settings, what makes a run this run
 
 
 def save(
@@ -34,23 +36,41 @@ def save(
     return path
 
 
-def resume(path: Path, learner: Learner, optimizer: torch.optim.Optimizer) -> int:
-    """Load a checkpoint and return the number of epochs that it has seen.
+def check_same_run(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> None:
+    """Refuse to continue another run: other settings, data (whatever it is called), weights or teacher.
 
     Raises:
-        ValueError: the file is no checkpoint, or one of another configuration.
+        ValueError: naming the first difference and both values.
     """
-    checkpoint = read_checkpoint(path)
-    was, now = checkpoint["config"], learner.config.to_dict()
-    if changed := [key for key in now if was.get(key) != now[key]]:
-        raise ValueError(
-            f"{path} was trained with {changed[0]}={was.get(changed[0])!r}, not {now[changed[0]]!r}: "
-            "give the same settings, or another --run folder"
-        )
-    if (checkpoint["distiller"] is None) != (learner.distiller is None):
-        raise ValueError(f"{path} was trained {'without' if learner.distiller else 'with'} --teacher: do the same")
-    learner.network.load_state_dict(checkpoint["model"])
+    state = {"config": checkpoint.config.to_dict()} | {key: checkpoint.state[key] for key in IDENTITY}
+    was, now = _flat("", state), _flat("", {key: provenance[key] for key in ("config", *IDENTITY)})
+    for name, value in now.items():
+        if name != "data.name" and was.get(name) != value:
+            raise ValueError(
+                f"{checkpoint.path} was trained with {name.removeprefix('config.')}={was.get(name)!r}, "
+                f"not {value!r}: give the same, or another --run folder"
+            )
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values under dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(f"{prefix}{key}.", value) if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def resume(checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer) -> int:
+    """Take up a checkpoint of the same run (see `check_same_run`); the number of epochs that it has seen.
+
+    Raises:
+        ValueError: it holds no state of an optimizer.
+    """
+    state = checkpoint.state
+    if missing := [key for key in ("optimizer", "distiller") if key not in state]:
+        raise ValueError(f"{checkpoint.path} cannot be continued: it has no {', '.join(missing)}")
+    learner.network.load_state_dict(state["model"])
     if learner.distiller is not None:
-        learner.distiller.load_state_dict(checkpoint["distiller"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    return int(checkpoint["epoch"])
+        learner.distiller.load_state_dict(state["distiller"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["epoch"])

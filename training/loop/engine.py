@@ -17,7 +17,7 @@ from training.network.model import ReIDNet
 
 
 class NotFinite(RuntimeError):
-    """A loss became NaN or infinite; the message names the batch."""
+    """A loss or the gradient became NaN or infinite; the message names the batch."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Learner(nn.Module):
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The parts of the loss, weighted, and the logits float32 [N, classes]."""
         features = self.network(batch.pictures.contiguous(memory_format=torch.channels_last))
-        logits = features.logits.float()
+        logits = features.logits
         smoothing = self.config.label_smoothing
         losses = {
             "cross_entropy": functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing),
@@ -62,18 +62,27 @@ class Learner(nn.Module):
 
 
 def train_step(learner: Learner, optimizer: torch.optim.Optimizer, batch: Batch) -> Step:
-    """One step down the gradient of the summed losses; refuses a loss that is not finite before it does harm."""
+    """One step down the gradient of the summed losses.
+
+    Raises:
+        NotFinite: a loss or the gradient's norm is not finite; the weights are as before.
+    """
     bf16 = learner.config.precision == "bf16"
     with torch.autocast(batch.pictures.device.type, dtype=torch.bfloat16, enabled=bf16):
         losses, logits = learner(batch)
-    loss = torch.stack(list(losses.values())).sum()
-    parts = {name: value.item() for name, value in losses.items()}
-    if not all(map(math.isfinite, parts.values())):
-        raise NotFinite(", ".join(f"{name} {value}" for name, value in parts.items()))
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+    gradients = [parameter.grad for parameter in learner.parameters() if parameter.grad is not None]
+    with torch.no_grad():
+        accuracy = (logits.argmax(dim=1) == batch.labels).float().mean()
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # All figures at once: each reading makes the host wait for the device.
+        *parts, accurate, gradient = torch.stack([*losses.values(), accuracy, norm]).tolist()
+    named = dict(zip(losses, parts, strict=True))
+    if not all(map(math.isfinite, (*parts, gradient))):
+        raise NotFinite(", ".join(f"{name} {value}" for name, value in {**named, "gradient": gradient}.items()))
     optimizer.step()
-    return Step(parts, (logits.argmax(dim=1) == batch.labels).float().mean().item())
+    return Step(named, accurate)
 
 
 def train_epoch(
@@ -89,7 +98,7 @@ def train_epoch(
         factors: for every batch, what multiplies each group's base learning rate.
 
     Raises:
-        NotFinite: naming the batch whose loss was NaN or infinite, before any weight took it up.
+        NotFinite: naming the batch whose loss or gradient was NaN or infinite, before any weight took it up.
     """
     learner.train()
     freeze(learner.network, learner.config.frozen_stages)
@@ -101,7 +110,7 @@ def train_epoch(
             steps.append(train_step(learner, optimizer, batch))
         except NotFinite as error:
             raise NotFinite(
-                f"batch {number} of the epoch: {error}; lower learning_rate or use precision=fp32"
+                f"batch {number} of the epoch: {error}; start a new --run with a lower learning_rate or precision=fp32"
             ) from None
         on_step(steps[-1])
     return steps

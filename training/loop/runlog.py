@@ -1,28 +1,36 @@
-"""What a run leaves to read: run.json (settings, environment, data), log.jsonl (a line an epoch)."""
+"""What a run leaves to read: run.json (settings, environments, data), log.jsonl (a line an epoch), results.json."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import kornia
+import numpy as np
 import torch
 
 from training.data.dataset import Dataset
 
+LOG, RUN, RESULTS = "log.jsonl", "run.json", "results.json"
 
-def environment() -> dict[str, str]:
-    """Versions and device that a figure of this run depends on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """One start of a run: the versions and the device that its figures depend on."""
+    chosen = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
+        "revision": source_revision(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "device": device,
-        "revision": source_revision(),
+        "numpy": np.__version__,
+        "kornia": str(kornia.__version__),
+        "device": f"{device}: {chosen}",
+        "threads": torch.get_num_threads(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -41,31 +49,56 @@ def source_revision() -> str:
 
 
 def data_fingerprint(data: Dataset) -> dict[str, Any]:
-    """Counts of every part, as the paper's Table 2 has them."""
-    return {"name": data.name} | {
+    """Counts of every part, as the paper's Table 2 has them (people only), and what identifies the training part.
+
+    `sha256` is over the names and byte lengths of the training pictures, sorted: no picture is read for it.
+    """
+    digest = hashlib.sha256()
+    for name, size in sorted((sample.name, sample.size) for sample in data.train):
+        digest.update(f"{name}\0{size}\n".encode())
+    parts = {
         part: {
-            "identities": len({sample.identity for sample in samples}),
+            "identities": len({sample.identity for sample in samples if sample.identity > 0}),
             "images": len(samples),
             "cameras": len({sample.camera for sample in samples}),
         }
         for part, samples in (("train", data.train), ("query", data.query), ("gallery", data.gallery))
     }
+    return {"name": data.name, **parts, "sha256": digest.hexdigest()}
 
 
 def append(folder: Path, record: dict[str, Any]) -> None:
     """Add one line to log.jsonl."""
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+    with (folder / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
 
 
 def truncate(folder: Path, epochs: int) -> None:
-    """Drop the lines of epochs that a resumed run will train again."""
-    path = folder / "log.jsonl"
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept: Sequence[str] = [line for line in lines if json.loads(line)["epoch"] <= epochs]
-        path.write_text("".join(kept), encoding="utf-8")
+    """Drop the lines of epochs that will be trained again, and a last line that was torn when the run was killed."""
+    path = folder / LOG
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            done = int(json.loads(line)["epoch"])
+        except (ValueError, KeyError, TypeError):
+            break
+        if done <= epochs:
+            kept.append(line + "\n")
+    write_whole(path, "".join(kept))
 
 
-def write_run(folder: Path, record: dict[str, Any]) -> None:
-    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+def write_json(path: Path, record: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_whole(path, json.dumps(record, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file by another one that is complete and on disk."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,7 +1,8 @@
 """The self-attention model of the paper's section 3.2, on the last feature map.
 
 The paper's equations have index slips (4, 5 and 6 mix channels, positions and images); the readings
-taken here follow its sources, SAGAN (Zhang et al., 2018) and Li et al. (CVPR 2018).
+taken here follow its sources, SAGAN (Zhang et al., 2018) and Li et al. (CVPR 2018). As in SAGAN's code,
+f, g and h have biases, which equation 2 has not.
 """
 
 from __future__ import annotations

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from training.config import Config
+from training.data.images import IMAGENET_MEAN, IMAGENET_STD
 from training.network.attention import SelfAttention
 from training.network.resnet import ResNet
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Features:
     """What one forward pass gives: `pooled` [N, D] for the triplet loss, `embedding` [N, D] for retrieval
-    (the same, or behind the BNNeck), `logits` [N, classes], `attention` [N, L, L]."""
+    (the same, or behind the BNNeck), `logits` [N, classes], all three float32; `attention` [N, L, L]."""
 
     pooled: Tensor
     embedding: Tensor
@@ -51,9 +47,12 @@ class ReIDNet(nn.Module):
 
     def forward(self, x: Tensor) -> Features:
         y, attention = self.attention(self.backbone(x))
-        pooled = y.mean(dim=(2, 3))
-        embedding = self.bnneck(pooled)
-        return Features(pooled, embedding, self.classifier(embedding), attention)
+        # The mean over a map, statistics over a batch and logits of hundreds of classes need more than bfloat16.
+        with torch.autocast(x.device.type, enabled=False):
+            pooled = y.float().mean(dim=(2, 3))
+            embedding = self.bnneck(pooled)
+            logits = self.classifier(embedding)
+        return Features(pooled, embedding, logits, attention)
 
 
 class Embedder(nn.Module):
@@ -71,29 +70,4 @@ class Embedder(nn.Module):
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         x = (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std
         features = self.network(x)
-        return functional.normalize(features.embedding.float(), dim=1), features.attention
-
-
-def load_checkpoint_model(path: Path | str) -> Embedder:
-    """The embedder of a checkpoint, in evaluation mode on the CPU.
-
-    Raises:
-        ValueError: the file is no checkpoint of `training/train.py`.
-    """
-    checkpoint = read_checkpoint(path)
-    network = ReIDNet(Config.from_dict(checkpoint["config"]), checkpoint["classes"])
-    network.load_state_dict(checkpoint["model"])
-    return Embedder(network).eval()
-
-
-def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """The dict that `training.loop.checkpoint` wrote, tensors on the CPU."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"config", "classes", "model"} <= set(checkpoint):
-            raise KeyError("config, classes, model")
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path} is no checkpoint of training/train.py: {error}") from error
-    return dict(checkpoint)
+        return functional.normalize(features.embedding, dim=1), features.attention

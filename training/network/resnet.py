@@ -62,6 +62,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = 8 * width * EXPANSION
+        self.placement = placement
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -89,10 +90,10 @@ class ResNet(nn.Module):
         return x
 
 
-def set_last_stride(network: ResNet, stride: int, placement: StridePlacement) -> None:
+def set_last_stride(network: ResNet, stride: int) -> None:
     """Change the last stage's stride in place; no parameter depends on it."""
     first = network.get_submodule("layer4.0")
-    moved = "conv1" if placement == "1x1" else "conv2"
+    moved = "conv1" if network.placement == "1x1" else "conv2"
     for name in (moved, "downsample.0"):
         convolution = first.get_submodule(name)
         assert isinstance(convolution, nn.Conv2d)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from training.config import ConfigError
 from training.network.resnet import ResNet
+
+COUNTER = "num_batches_tracked"  # a batch norm's buffer that many files lack and nothing here needs
 
 
 @dataclass(frozen=True)
@@ -23,49 +28,91 @@ def load_backbone(network: ResNet, weights: str) -> Loaded:
     """Load `weights` into the backbone.
 
     Args:
-        weights: a file with a state dict (complete or its first stages), "imagenet" for torchvision's
-            (torchvision must be installed), or "none".
+        weights: a file with a state dict, complete or of some whole stages (a classifier `fc.*` is ignored),
+            "imagenet" for torchvision's (torchvision must be installed), or "none".
 
     Raises:
-        ValueError: the file is no state dict, a tensor has another shape, or nothing fits.
+        ConfigError: "imagenet" into a network with the stride elsewhere.
+        ValueError: the file is no state dict, a tensor has another shape or a name of another network, or a
+            stage is covered in part.
     """
     if weights == "none":
         return Loaded(frozenset(), "from scratch, no pretrained weights")
     if weights == "imagenet":
-        state, origin = _torchvision_weights(), "torchvision's ImageNet weights"
+        state, origin = _torchvision_weights(network), "torchvision's IMAGENET1K_V1 weights"
     else:
         state, origin = _read_state_dict(Path(weights))
-    own = network.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if name in own}
-    wrong = [name for name, tensor in fitting.items() if tensor.shape != own[name].shape]
-    if wrong or not fitting:
-        reason = f"{wrong[0]} has another shape" if wrong else "no tensor has a name of this network"
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    if reason := _misfit(network, state):
         raise ValueError(f"{origin}: {reason}; a ResNet state dict with torchvision's names is needed")
-    network.load_state_dict(fitting, strict=False)
-    counters = "num_batches_tracked"
-    fresh = sorted({name.split(".")[0] for name in own if name not in fitting and counters not in name})
-    kept = sorted({name.split(".")[0] for name in fitting})
-    sentence = f"{origin}: {', '.join(kept)}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
-    return Loaded(frozenset(fitting), sentence)
+    network.load_state_dict(state, strict=False)
+    stages = _tensors_of_stages(network)
+    loaded = [stage for stage, names in stages.items() if names <= set(state)]
+    fresh = [stage for stage in stages if stage not in loaded]
+    sentence = f"{origin}: {', '.join(loaded)}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
+    return Loaded(frozenset(state), sentence)
 
 
-def _read_state_dict(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+def check_frozen(network: ResNet, loaded: Loaded, stages: int) -> None:
+    """Raise ConfigError unless the first `stages` of the network, which are to be frozen, were loaded."""
+    for stage, names in list(_tensors_of_stages(network).items())[:stages]:
+        if not names <= loaded.names:
+            raise ConfigError(
+                f"frozen_stages={stages} would freeze {stage} as it was drawn at random: "
+                "give --weights that hold it, or freeze fewer stages"
+            )
+
+
+def _tensors_of_stages(network: ResNet) -> dict[str, set[str]]:
+    """The names of every stage's tensors, counters left out."""
+    names = [name for name in network.state_dict() if COUNTER not in name]
+    stem = {name for name in names if not name.startswith("layer")}
+    return {"stem": stem} | {
+        f"layer{n}": {name for name in names if name.startswith(f"layer{n}.")} for n in range(1, 5)
+    }
+
+
+def _misfit(network: ResNet, state: dict[str, Tensor]) -> str:
+    """Why `state` is not of this network; empty where it is."""
+    own = network.state_dict()
+    if unknown := [name for name in state if name not in own]:
+        return f"{unknown[0]} is no tensor of this network"
+    if wrong := [name for name, tensor in state.items() if tensor.shape != own[name].shape]:
+        return f"{wrong[0]} has another shape"
+    if not state:
+        return "there is no tensor in it"
+    for stage, names in _tensors_of_stages(network).items():
+        if names & set(state) and (missing := _first(names - set(state))):
+            return f"{stage} is there in part, {missing} is missing"
+    return ""
+
+
+def _first(names: Collection[str]) -> str:
+    return min(names, default="")
+
+
+def _read_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist: --weights takes a file, 'imagenet' or 'none'")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} is no PyTorch state dict: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} is no plain state dict (name -> tensor)")
     return state, f"{path.name} (sha256 {digest[:16]})"
 
 
-def _torchvision_weights() -> dict[str, torch.Tensor]:
+def _torchvision_weights(network: ResNet) -> dict[str, Tensor]:
+    if network.placement != "3x3":
+        raise ConfigError(
+            "torchvision's weights were trained with the stride in the 3x3 convolution: "
+            "--weights imagenet needs --set stride_placement=3x3"
+        )
     try:
         from torchvision.models import ResNet50_Weights
     except (ImportError, RuntimeError) as error:
         raise ValueError(f"'imagenet' needs a working torchvision ({error}); give --weights FILE") from error
-    state = ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True)
-    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    return dict(ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=True))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import DataError, Sample
-from training.data.images import to_crop
+from training.data.images import read_crop
 
 Embeddings = NDArray[np.float32]
 BATCHES_AHEAD = 2
@@ -65,7 +65,7 @@ def _decoded(samples: Sequence[Sample], height: int, width: int, batch: int) -> 
     """Batches of crops uint8 [n, height, width, 3], decoded in a thread while the model works on earlier ones."""
 
     def decode(part: Sequence[Sample]) -> NDArray[np.uint8]:
-        return np.stack([_crop(sample, height, width) for sample in part])
+        return np.stack([read_crop(sample, height, width) for sample in part])
 
     ahead: deque[Future[NDArray[np.uint8]]] = deque()
     with ThreadPoolExecutor(1) as pool:
@@ -75,10 +75,3 @@ def _decoded(samples: Sequence[Sample], height: int, width: int, batch: int) -> 
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-
-
-def _crop(sample: Sample, height: int, width: int) -> NDArray[np.uint8]:
-    try:
-        return to_crop(sample.read(), height, width)
-    except (ValueError, OSError) as error:
-        raise DataError(f"{sample.name}: {error}; remove it or copy it again") from error

@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from training.data.images import IMAGENET_MEAN, IMAGENET_STD
+
 FORMAT = "resight/1"
 ELEMENT_TYPES: Mapping[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -49,8 +51,8 @@ class InputLayout:
 OWN_LAYOUT = "nhwc-uint8-rgb"
 _IMAGENET_RGB: dict[str, Any] = {
     "scale": 1 / 255,
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
+    "mean": IMAGENET_MEAN,
+    "std": IMAGENET_STD,
 }
 INPUT_LAYOUTS: Mapping[str, InputLayout] = {
     OWN_LAYOUT: InputLayout(channels_first=False),
@@ -59,9 +61,7 @@ INPUT_LAYOUTS: Mapping[str, InputLayout] = {
     "nchw-float-rgb-1": InputLayout(scale=1 / 255),
     "nchw-float-rgb-255": InputLayout(),  # fast-reid, which normalises inside
     "nchw-float-bgr-255": InputLayout(bgr=True),  # OpenVINO's model zoo
-    "nchw-float-bgr-imagenet": InputLayout(
-        bgr=True, scale=1 / 255, mean=(0.406, 0.456, 0.485), std=(0.225, 0.224, 0.229)
-    ),
+    "nchw-float-bgr-imagenet": InputLayout(bgr=True, scale=1 / 255, mean=IMAGENET_MEAN[::-1], std=IMAGENET_STD[::-1]),
 }
 
 

@@ -246,6 +246,8 @@ NOWHERE: dict[str, tuple[str, str, str]] = {
     "an unknown parameter": ("GET", "/gallery?page=2", "unknown-field"),
     "a parameter where there is none": ("GET", "/model?x=1", "unknown-field"),
     "options of a query in the address": ("POST", "/query?top_k=3", "unknown-field"),
+    "a limit given twice": ("GET", "/gallery?limit=1&limit=2", "invalid-field"),
+    "a cursor given twice": ("GET", "/gallery?cursor=a&cursor=a", "invalid-field"),
     "since after until": ("GET", "/gallery?since=2026-05-02T00:00:00Z&until=2026-05-01T00:00:00Z", "invalid-field"),
     "a time without offset": ("GET", "/gallery?since=2026-05-02T00:00:00", "invalid-field"),
     "a bad camera": ("GET", "/gallery?camera=c1&camera=c%2F2", "invalid-field"),
@@ -258,15 +260,73 @@ def test_a_bad_address(served: Served, name: str) -> None:
     answer = served.client.request(method, address)
     expect(answer, slug)
     if answer.status_code == 405:
-        assert answer.headers["Allow"]
+        assert answer.headers["Allow"] == {"/gallery": "GET, POST", "/query": "POST"}[address]
     assert served.runtime.gallery.crop_count == 1
 
 
 def test_the_service_is_as_good_as_before(served: Served) -> None:
-    """After all of the above, in file order: alive, and without a place lost in the queue."""
+    """After every bad file and body: alive, and without a place lost in the queue."""
+    for files, slug, index in BAD_FILES.values():
+        expect(served.client.post("/query", files=uploads(*files)), slug, index)
+    for content_type, content, slug in BAD_BODIES.values():
+        headers = {"Content-Type": content_type} if content_type else {}
+        expect(served.client.post("/query", content=content, headers=headers), slug)
     deadline = time.monotonic() + 5
     while served.runtime.worker._admitted and time.monotonic() < deadline:
         time.sleep(0.01)
     assert served.runtime.worker._admitted == 0
     assert served.client.get("/readyz").status_code == 200
     assert served.client.post("/query", files=uploads(GOOD)).json()["matches"][0]["identity"] == "a"
+
+
+SENTENCES: dict[str, tuple[dict[str, str], str]] = {
+    "a name": ({"identity": "John Doe"}, "identity: must be 1-128 of the letters A-Z a-z, digits and . _ : -."),
+    "deep meta": ({"meta": '{"a":' + "[" * 40 + "]" * 40 + "}"}, "meta: meta nests too deep, 32 levels are allowed."),
+    "very deep meta": (
+        {"meta": '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"},
+        "meta: this nests too deep, 32 levels are allowed.",
+    ),
+    "very deep items": ({"items": "[" * 100_000}, "items: this nests too deep, 32 levels are allowed."),
+    "a giant integer": (
+        {"items": '[{"meta": {"a": ' + "9" * 5000 + "}}]"},
+        "items: this has an integer of too many digits; write it as text.",
+    ),
+    "no JSON": ({"meta": "{"}, "meta: this is not JSON; check quotes and brackets."),
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_the_sentence_says_what_is_wrong(served: Served, name: str) -> None:
+    fields, sentence = SENTENCES[name]
+    answer = served.client.post("/gallery", files=uploads(crop(7)), data=fields)
+    assert expect(answer, "invalid-field")["detail"] == sentence
+
+
+LONG = "x" * 1000
+ECHOES: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "a field": ("POST", "/gallery", {"files": uploads(GOOD), "data": {LONG: "a"}}, "unknown-field"),
+    "a member of an item": (
+        "POST",
+        "/gallery",
+        {"files": uploads(GOOD), "data": {"items": json.dumps([{LONG: 1}])}},
+        "unknown-field",
+    ),
+    "a parameter": ("GET", f"/model?{LONG}=1", {}, "unknown-field"),
+    "a parameter given twice": ("GET", f"/gallery?{LONG}=1&{LONG}=2", {}, "invalid-field"),
+    "a crop id": ("GET", f"/gallery/{LONG}", {}, "unknown-crop"),
+    "a crop id to ask for": ("POST", "/query", {"json": {"crop_ids": [LONG]}}, "unknown-crop"),
+    "a member of a query": ("POST", "/query", {"json": {LONG: 1, "crop_ids": ["x"]}}, "unknown-field"),
+}
+
+
+@pytest.mark.parametrize("name", ECHOES)
+def test_a_detail_repeats_little_of_what_was_sent(served: Served, name: str) -> None:
+    method, address, content, slug = ECHOES[name]
+    answer = served.client.request(method, address, **content)
+    body = expect(answer, slug, 0 if "item" in name else None)
+    assert 100 < body["detail"].count("x") <= 202  # the sentence itself has one or two
+
+
+def test_a_405_names_every_method_of_the_address(served: Served) -> None:
+    answer = served.client.patch("/gallery/00000000-0000-0000-0000-000000000000")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET")

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from starlette.exceptions import HTTPException
 
-from service.app import start
+from service.api.problems import Kind, problem_of, problem_response
+from service.api.runtime import Pool
+from service.app import running
+from service.gallery.records import (
+    Answer,
+    Crop,
+    GalleryDamaged,
+    GalleryError,
+    GalleryFull,
+    GalleryUnavailable,
+    ModelMismatch,
+)
+from service.inference.batching import BatchWorker
 from service.inference.engine import EngineError, Inference
 from service.inference.model import ModelError
 from service.settings import Settings
@@ -66,6 +83,15 @@ def test_a_dead_inference_thread_makes_the_service_unready(service: Served) -> N
     expect(refused, "not-ready")
     assert refused.headers["Retry-After"]
     assert len(service.client.get("/gallery").json()["crops"]) == 1
+
+
+def test_a_gallery_in_trouble_makes_the_service_unready(service: Served) -> None:
+    service.runtime.gallery.close()
+    body = expect(service.client.get("/readyz"), "not-ready")
+    assert body["reasons"] == ["the gallery is closed"]
+    refused = service.client.post("/gallery", files=uploads(crop(1)))
+    expect(refused, "not-ready")
+    assert refused.headers["Retry-After"]
 
 
 def test_a_full_queue_refuses_before_decoding_and_says_when_to_return(
@@ -126,13 +152,138 @@ def test_a_gallery_of_another_model_does_not_open(make_settings: Callable[..., S
     with serve(make_settings()) as served:
         served.client.post("/gallery", files=uploads(crop(1)))
     other = write_tiny_model(tmp_path / "other.onnx", {"name": "another"})
-    with pytest.raises(Exception, match="model"):
-        start(make_settings(model=other))
+    with pytest.raises(ModelMismatch, match="made by the model tiny-colours"), running(make_settings(model=other)):
+        pass
 
 
 def test_what_must_not_serve_does_not_start(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="RESIGHT_MODEL"):
-        start(make_settings(model=tmp_path / "none.onnx"))
+    with pytest.raises(ModelError, match="RESIGHT_MODEL"), running(make_settings(model=tmp_path / "none.onnx")):
+        pass
     wrong = base64.b64encode(np.full(DIM, DIM**-0.5, "<f4").tobytes()).decode()
-    with pytest.raises(EngineError, match="Self-test"):
-        start(make_settings(model=write_tiny_model(tmp_path / "wrong.onnx", {"test_embedding": wrong})))
+    model = write_tiny_model(tmp_path / "wrong.onnx", {"test_embedding": wrong})
+    with pytest.raises(EngineError, match="Self-test"), running(make_settings(model=model)):
+        pass
+
+
+def test_a_start_that_fails_half_way_leaves_nothing_open(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchWorker, "start", full)
+        with pytest.raises(RuntimeError, match="new thread"), running(make_settings()):
+            pass
+    with running(make_settings()) as runtime:  # the folder is free again
+        assert runtime.gallery.alive
+    assert not runtime.gallery.alive
+    assert not runtime.worker.alive
+
+
+GALLERY_FAULTS: dict[str, tuple[GalleryError, str]] = {
+    "a database that cannot be used now": (GalleryUnavailable("The disk is gone."), "not-ready"),
+    "a full disk": (GalleryFull("The disk is full; free space, then send it again."), "storage-full"),
+    "a damaged crop": (GalleryDamaged("The stored embedding of crop 1 is damaged; enrol it again."), "damaged-crop"),
+    "what a running gallery never says": (ModelMismatch("Another model."), "internal-error"),
+}
+
+
+@pytest.mark.parametrize("name", GALLERY_FAULTS)
+def test_what_the_gallery_says_of_itself(service: Served, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    error, slug = GALLERY_FAULTS[name]
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(service.runtime.gallery, "embeddings", fail)
+    answer = service.client.post("/query", json={"crop_ids": ["00000000-0000-0000-0000-000000000000"]})
+    body = expect(answer, slug)
+    assert (body["detail"] == str(error)) == (slug != "internal-error")
+    assert ("Retry-After" in answer.headers) == (slug == "not-ready")
+
+
+def test_an_answer_that_breaks_its_own_model_is_our_fault(
+    service: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Crop("id", 7, None, None, None, None, datetime.now(UTC))  # type: ignore[arg-type]
+    monkeypatch.setattr(service.runtime.gallery, "get", lambda _: broken)
+    expect(service.client.get("/gallery/00000000-0000-0000-0000-000000000000"), "internal-error")
+    assert "validation error" in capsys.readouterr().err
+
+
+def test_what_starlette_refuses_keeps_its_status() -> None:
+    problem = problem_of(HTTPException(416, "Out of range."))
+    assert (problem.kind, problem_response(problem).status_code, problem.body()["status"]) == (
+        Kind.REQUEST_REFUSED,
+        416,
+        416,
+    )
+
+
+def test_long_searches_hold_up_nothing_else(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.client.post("/gallery", files=uploads(crop(1)), data={"identity": "a"})
+    gallery, gate, searching = service.runtime.gallery, threading.Event(), threading.Semaphore(0)
+    search = gallery.query
+
+    def slow(*arguments: Any) -> Answer:
+        searching.release()
+        assert gate.wait(30)
+        return search(*arguments)
+
+    monkeypatch.setattr(gallery, "query", slow)
+    with ThreadPoolExecutor(5) as pool:
+        queries = [
+            pool.submit(httpx.post, f"{service.url}/query", files=uploads(crop(1)), timeout=30) for _ in range(5)
+        ]
+        try:
+            assert all(searching.acquire(timeout=10) for _ in range(2))  # both threads for searches are taken
+            assert service.client.get("/livez").status_code == 200
+            assert service.client.get("/readyz").json()["crops"] == 1
+            enrolled = service.client.post("/gallery", files=uploads(crop(2)))
+            assert enrolled.status_code == 201
+            crop_id = enrolled.json()["results"][0]["crop_id"]
+            assert service.client.get(f"/gallery/{crop_id}/image").status_code == 200
+        finally:
+            gate.set()
+        assert [query.result().status_code for query in queries] == [200] * 5
+
+
+def test_a_full_disk_refuses_enrolments_and_answers_queries(service: Served) -> None:
+    assert service.client.post("/gallery", files=uploads(crop(1)), data={"identity": "a"}).status_code == 201
+    database = service.runtime.gallery._store._database
+    database.write(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchone())
+    body = expect(service.client.post("/gallery", files=uploads(*map(crop, range(2, 66)))), "storage-full")
+    assert "the disk is full; free space, then send it again" in body["detail"]
+    assert service.client.get("/readyz").status_code == 200
+    assert service.client.post("/query", files=uploads(crop(1))).json()["matches"][0]["identity"] == "a"
+    database.write(lambda connection: connection.execute("PRAGMA max_page_count = 1000000").fetchone())
+    assert service.client.post("/gallery", files=uploads(crop(2))).status_code == 201
+
+
+def test_a_thread_keeps_its_place_when_nobody_waits_for_it_any_more() -> None:
+    gate, begun, called = threading.Event(), threading.Event(), []
+
+    def first() -> None:
+        begun.set()
+        assert gate.wait(10)
+        called.append("first")
+
+    async def ask() -> None:
+        pool = Pool(1)
+        working = asyncio.create_task(pool.run(first))
+        await asyncio.to_thread(begun.wait, 10)
+        given_up, patient = (asyncio.create_task(pool.run(called.append, name)) for name in ("given up", "patient"))
+        await asyncio.sleep(0)
+        working.cancel()
+        given_up.cancel()
+        await asyncio.wait({working, given_up})
+        assert working.cancelled()
+        assert given_up.cancelled()
+        await asyncio.sleep(0.05)  # time for what must not happen
+        assert called == []
+        gate.set()
+        await patient
+
+    asyncio.run(ask())
+    assert called == ["first", "patient"]

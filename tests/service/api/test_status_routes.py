@@ -33,6 +33,7 @@ def test_the_model_describes_itself(service: Served) -> None:
     assert body["sha256"] == service.runtime.info.sha256
     assert body["provider"] == "CPUExecutionProvider"
     assert body["metrics"] == {"mAP": 0.5}
+    assert body["images_per_second"] == round(service.runtime.engine.images_per_second, 1) > 0
     assert body["match_distance_curve"] is True
 
 
@@ -43,6 +44,7 @@ def test_ready_says_what_is_ready(service: Served) -> None:
     assert answer.json() == {
         "status": "ready",
         "provider": "CPUExecutionProvider",
+        "images_per_second": service.client.get("/model").json()["images_per_second"],
         "model": {"name": "tiny-colours", "sha256": service.runtime.info.sha256},
         "crops": 2,
         "identities": 1,
@@ -63,7 +65,7 @@ def test_openapi_documents_every_route_with_its_problems(client: httpx.Client) -
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             errors = {status: one for status, one in operation["responses"].items() if int(status) >= 400}
-            assert {"422", "500"} <= set(errors), (method, path)
+            assert {"403", "422", "500"} <= set(errors), (method, path)
             for one in errors.values():
                 assert list(one["content"]) == ["application/problem+json"], (method, path)
     form = described["paths"]["/gallery"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from service.cli.bulk import Outcome
 from service.cli.sources import Item
 from service.cli.terminal import duration, progress
 from service.client import DEFAULT_URL, Resight
+from service.client.answers import Crop
 from service.settings import Settings
 from tests.drawn_crops import crop
 from tests.serving import Served, serve
@@ -98,6 +102,23 @@ def test_query_prints_the_answer_of_the_service_as_json(service: Served, market:
     assert answer["verdict"] == "match"
     assert [match["identity"] for match in answer["matches"]] == ["0003"]
     assert answer["searched"] == 7
+
+
+def test_names_are_asked_for_a_screenful_only(service: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(25):
+        (tmp_path / f"{number:02}.png").write_bytes(crop(number))
+    resight("enrol", tmp_path, "--layout", "files", "--url", service.url)
+    asked: list[str] = []
+    fetch = Resight.crop
+
+    def noted(client: Resight, crop_id: str) -> Crop:
+        asked.append(crop_id)
+        return fetch(client, crop_id)
+
+    monkeypatch.setattr(Resight, "crop", noted)
+    result = resight("query", tmp_path / "07.png", "--url", service.url, "--top-k", "25")
+    assert (len(asked), result.stdout.count(".png")) == (20, 20)
+    assert re.search(r"^ *25 ", result.stdout, re.MULTILINE)
 
 
 def test_a_failing_file_is_named_and_the_exit_code_says_so(service: Served, market: Path) -> None:
@@ -191,6 +212,10 @@ def test_usage_errors_end_with_2(tmp_path: Path) -> None:
         (["query", tmp_path / "gone.jpg"], "gone.jpg"),
         (["query"], "Missing argument"),
         (["enrol", tmp_path, "--layout", "tar"], "market1501"),
+        (["enrol", ""], "an empty name"),
+        (["query", ""], "an empty name"),
+        (["enrol", tmp_path / "a.jpg", "--url", "http://["], "is no URL"),
+        (["enrol", tmp_path / "a.jpg", "--url", "http://127.0.0.1:99999"], "is no URL"),
     ]
     for arguments, reason in cases:
         result = resight(*arguments)
@@ -322,3 +347,122 @@ def test_a_long_run_without_a_terminal_tells_how_far_it_is() -> None:
 )
 def test_durations_are_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.fixture
+def stranger() -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
+    """Some other server: its address, and what it answers by path."""
+    pages: dict[str, tuple[int, bytes]] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = pages.get(self.path, (404, b"<h1>No such page</h1>"))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", pages
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+READY = json.dumps({"status": "ready", "model": {"name": "m", "sha256": "0"}}).encode()
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+@pytest.mark.parametrize("command", ["enrol", "query", "model"])
+def test_a_server_that_is_no_resight_is_told(
+    stranger: tuple[str, dict[str, tuple[int, bytes]]], market: Path, command: str, flags: list[str]
+) -> None:
+    url, pages = stranger
+    paths = [] if command == "model" else [str(market / "0001_c1s1_000000_00.jpg")]
+    for page in ((404, b"<h1>No</h1>"), (200, b"<h1>Welcome</h1>"), (200, b"{}"), (200, b"[]"), (200, READY)):
+        pages |= {"/readyz": page} | dict.fromkeys(("/gallery", "/query", "/model"), (200, b'{"a": 1}'))
+        result = resight(command, *paths, "--url", url, *flags)
+        assert (result.exit_code, result.stdout) == (2, ""), page
+        assert result.stderr.splitlines()[-1] == f"{url} answers, but it is not a Resight service."
+
+
+@pytest.mark.parametrize("arguments", [["enrol"], ["enrol", "--json"], ["query"], ["query", "--json"], ["model"]])
+@pytest.mark.parametrize("broken", ["full", "pipe", "closed"])
+def test_a_stdout_that_cannot_be_written_is_one_sentence(
+    service: Served, market: Path, arguments: list[str], broken: str
+) -> None:
+    probe = [] if arguments == ["model"] else [str(market / "0001_c1s1_000000_00.jpg")]
+    command = [*RESIGHT, *arguments, *probe, "--url", service.url]
+    reading, pipe = os.pipe()
+    os.close(reading)
+    shell = {"full": '"$@" > /dev/full', "pipe": f'"$@" >&{pipe}', "closed": '"$@" >&-'}[broken]
+    ended = subprocess.run(
+        ["bash", "-c", shell, "-", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+        pass_fds=[pipe],
+    )
+    os.close(pipe)
+    assert ended.returncode == 1, ended.stderr
+    reason = {"full": "No space left on device", "pipe": "Broken pipe", "closed": "it is closed"}[broken]
+    assert ended.stderr.splitlines()[-1] == f"The answer cannot be written to stdout: {reason}."
+    assert "Traceback" not in ended.stderr
+    assert "Exception" not in ended.stderr
+    assert service.runtime.gallery.crop_count == (arguments[0] == "enrol")
+
+
+def test_a_help_page_that_cannot_be_written_is_one_sentence() -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [*RESIGHT, "query", "--help"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "The answer cannot be written to stdout: No space left on device.\n"
+
+
+def test_serving_needs_no_stdout(model_path: Path, tmp_path: Path) -> None:
+    options = ["--port", "0", "--model", str(model_path), "--gallery", f"sqlite:///{tmp_path / 'g'}"]
+    with (
+        Path("/dev/full").open("wb") as full,
+        subprocess.Popen([*RESIGHT, "serve", *options], stdout=full, stderr=subprocess.PIPE, text=True) as served,
+    ):
+        assert served.stderr is not None
+        try:
+            told = next(line for line in map(json.loads, served.stderr) if "stdout" in line["message"])
+            with Resight(told["url"]) as client:
+                assert client.ready().ready
+        finally:
+            served.send_signal(signal.SIGINT)
+            _, rest = served.communicate(timeout=30)
+    assert served.returncode == 0
+    assert "Traceback" not in rest
+
+
+def test_a_probe_is_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    result = resight("query", tmp_path / "pipe.jpg")
+    assert result.exit_code == 2
+    assert result.stderr == f"{tmp_path / 'pipe.jpg'}: cannot be read: it is no regular file.\n"
+
+
+def test_a_name_that_is_not_utf8_is_enrolled_with_replacements(service: Served, tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).write_bytes(crop(1))
+    result = resight("enrol", tmp_path, "--url", service.url, "--json")
+    assert result.exit_code == 0, result.stderr
+    with Resight(service.url) as client:
+        assert [one.meta for one in client.crops()] == [{"source": "caf\ufffd.jpg"}]
+    (tmp_path / "good.jpg").write_bytes(crop(2))
+    labelled = resight("enrol", tmp_path / "good.jpg", "--identity", "John Doe", "--url", service.url)
+    assert labelled.exit_code == 1
+    assert "good.jpg: identity: must be 1-128 of the letters A-Z a-z, digits and . _ : -." in labelled.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -237,3 +238,44 @@ def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
     source = one(tmp_path)
     assert source.items == ()
     assert source.describe() == f"reading 0 crops, plain image files, from {tmp_path}"
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "t.csv").write_text("path\npipe.jpg\ndevice.jpg\nfolder.jpg\n")
+    for item in one(tmp_path / "t.csv").items + one(tmp_path, Layout.FILES).items:
+        with pytest.raises(SourceError, match="no regular file"):
+            item.read()
+    with pytest.raises(SourceError, match="neither an image"):
+        one(tmp_path / "pipe.jpg")
+
+
+def test_a_name_that_no_file_can_have_fails_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    (tmp_path / "t.csv").write_bytes(b"path\na\0b.jpg\na.jpg\n")
+    bad, good = one(tmp_path / "t.csv").items
+    with pytest.raises(SourceError, match="no file has such a name"):
+        bad.read()
+    assert good.read() == b"a"
+
+
+def test_a_name_that_is_not_utf8_is_written_with_replacements(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/Zo\xeb"
+    os.mkdir(folder)
+    for name in (b"/caf\xe9.jpg", b"/caf\xe9.txt"):
+        Path(os.fsdecode(folder + name)).write_bytes(b"a")
+    source = one(tmp_path)
+    assert labels(source) == [("Zo\ufffd/caf\ufffd.jpg", "Zo\ufffd", None)]
+    assert source.passed_over == ("Zo\ufffd/caf\ufffd.txt",)
+    assert source.items[0].read() == b"a"
+
+
+def test_an_encrypted_member_is_a_sentence(tmp_path: Path) -> None:
+    path = pack(tmp_path / "secret.zip", {"a.jpg": b"a"})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the directory
+    path.write_bytes(content)
+    with open_sources([path]) as [source], pytest.raises(SourceError, match=r"^is encrypted; unpack the zip"):
+        source.items[0].read()

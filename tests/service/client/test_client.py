@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from service.client import Resight
-from service.client.answers import ResightError, Unreachable
+from service.client.answers import NotResight, ResightError, Unreachable
 from service.client.calls import page_call, query_call
 from tests.drawn_crops import crop, encoded, person
 from tests.serving import Served
@@ -178,8 +178,22 @@ def test_an_error_of_something_else_is_a_problem_too() -> None:
 @pytest.mark.parametrize("body", [b"<h1>Welcome</h1>", b"[]", b"{}", b'"text"', b'{"results": 1, "model": {}}'])
 def test_a_service_that_is_not_resight_is_recognised(body: bytes) -> None:
     client, _ = scripted(httpx.Response(200, content=body))
-    with pytest.raises(ResightError, match="did not answer as Resight does"):
+    with pytest.raises(NotResight, match="did not answer as Resight does"):
         client.enrol([b"image"])
+
+
+@pytest.mark.parametrize("body", [b"<h1>Welcome</h1>", b"[]", b"{}", b'{"status": "ready"}', b"[" * 100_000])
+def test_readiness_recognises_it_too(body: bytes) -> None:
+    for status in (200, 404):
+        client, _ = scripted(httpx.Response(status, content=body))
+        with pytest.raises(NotResight):
+            client.ready()
+    client, _ = scripted(httpx.Response(503, content=body))
+    assert client.ready().reason == "503 Service Unavailable"  # a proxy may stand before it
+    client, _ = scripted(problem(403, type="/problems/forbidden-origin"))
+    with pytest.raises(ResightError, match=r"A detail\.") as caught:
+        client.ready()
+    assert not isinstance(caught.value, NotResight)
 
 
 def test_what_is_sent_for_enrolling(tmp_path: Path) -> None:
@@ -276,9 +290,15 @@ def test_an_id_cannot_leave_its_path() -> None:
     assert sent[0].url.raw_path == b"/gallery/..%2Fmodel%3Fx"
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port", "host"])
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port", "host", "http://["])
 def test_what_is_no_url_of_a_service_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(url))):
+        Resight(url)
+
+
+@pytest.mark.parametrize("url", ["http://host:99999", "http://host:0", "http://[zz]", "http://" + "x" * 64])
+def test_ports_brackets_and_names_are_looked_at(url: str) -> None:
+    with pytest.raises(ValueError, match="is no URL"):
         Resight(url)
 
 
@@ -378,3 +398,50 @@ def test_what_serves_and_whether_it_can(resight: Resight, service: Served) -> No
     assert not readiness.ready
     assert readiness.reason is not None
     assert "inference thread" in readiness.reason
+
+
+def test_a_picture_comes_as_it_is_kept(resight: Resight) -> None:
+    [stored] = resight.enrol(crop(1)).results
+    assert stored.crop_id is not None
+    assert Image.open(io.BytesIO(resight.image(stored.crop_id))).format == "JPEG"
+    with pytest.raises(ResightError) as caught:
+        resight.image("00000000-0000-0000-0000-000000000000")
+    assert caught.value.problem.type == "/problems/unknown-crop"
+    other, _ = scripted(httpx.Response(200, html="<h1>Welcome</h1>"))
+    with pytest.raises(ResightError, match="did not answer as Resight does"):
+        other.image("id")
+
+
+def test_crops_and_embeddings_ask_too(resight: Resight) -> None:
+    first, second = resight.enrol([crop(1), crop(9)], items=[{"identity": "1"}, {"identity": "9"}]).results
+    assert first.crop_id is not None
+    assert second.crop_id is not None
+    for ids in (second.crop_id, [second.crop_id, second.crop_id]):
+        found = resight.query(crop_ids=ids, top_k=1, crops_per_identity=0, max_distance=0.5)
+        assert [(match.identity, match.crops) for match in found.matches] == [("9", ())]
+    [embedding], model = resight.embed(crop(1)), resight.model().sha256
+    for vector in (embedding, embedding.tolist()):
+        found = resight.query(embedding=vector, model_sha256=model, exclude_cameras=["c1"], exact=True)
+        assert found.matches[0].identity == "1"
+    with pytest.raises(ResightError) as caught:
+        resight.query(embedding=embedding, model_sha256="0" * 64)
+    assert caught.value.problem.type == "/problems/model-mismatch"
+
+
+@pytest.mark.parametrize("probes", [{}, {"images": b"x", "crop_ids": "id"}, {"crop_ids": ["id"], "embedding": [1.0]}])
+def test_a_query_has_one_kind_of_probe(probes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="either images"):
+        query_call(**probes)
+
+
+def test_no_proxy_stands_before_this_machine(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as nowhere:
+        nowhere.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{nowhere.getsockname()[1]}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        with Resight(service.url, retries=0) as client:
+            assert client.ready().ready
+        with Resight("http://resight.test", retries=0) as other, pytest.raises(Unreachable):
+            other.model()

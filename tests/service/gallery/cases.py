@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,14 @@ def open_gallery(
     match_distance: float | None = None,
 ) -> Gallery:
     return Gallery.open(folder, model, f"model-{model[:1]}", dim, curve, match_distance)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread is about to bring about."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def units(rng: np.random.Generator, count: int, dim: int = 16) -> NDArray[np.float32]:

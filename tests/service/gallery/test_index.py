@@ -7,8 +7,10 @@ import threading
 import numpy as np
 import pytest
 
+from service.gallery.changes import Entry
+from service.gallery.columns import Columns
 from service.gallery.index import ReadWriteLock, Vectors
-from tests.service.gallery.cases import units
+from tests.service.gallery.cases import crop_id, units
 
 
 @pytest.mark.parametrize("dim", [1, 7, 64, 2048])
@@ -53,6 +55,39 @@ def test_vectors_searched_dropped_and_replaced() -> None:
         np.testing.assert_array_equal(found, expected[:7])
         np.testing.assert_allclose(squared, distances[found] ** 2, rtol=1e-5)
         assert len(vectors.search(query, 1000, mask)[0]) == len(allowed)
+
+
+def test_what_was_reserved_is_never_moved() -> None:
+    data = units(np.random.default_rng(2), 130).astype(np.float16)
+
+    def places(vectors: Vectors) -> set[int]:
+        found = set()
+        for part in (data[:100], data[100:]):
+            vectors.append(part)
+            found.add(int(vectors._faiss.codes.data()))
+        return found
+
+    reserved = Vectors(16)
+    reserved.reserve(130)
+    assert len(reserved) == 0
+    assert len(places(reserved)) == 1
+    assert len(places(Vectors(16))) == 2  # what reserving spares
+    everywhere = np.arange(130)
+    np.testing.assert_array_equal(reserved.squared(data[5].astype(np.float32), everywhere)[5], 0)
+    assert reserved.search(data[120].astype(np.float32), 1, None)[0] == 120
+
+
+def test_columns_in_reserved_room() -> None:
+    columns = Columns()
+    columns.reserve(3)
+    room = columns._row._buffer
+    entries = [Entry(n, crop_id(n), f"p{n}", None, None) for n in (1, 2, 4)]
+    columns.append(entries[:2], np.ones(2, np.bool_))
+    columns.append(entries[2:], np.ones(1, np.bool_))
+    assert columns._row._buffer is room
+    assert columns.row.tolist() == [1, 2, 4]
+    columns.append([Entry(5, crop_id(5), "p5", "c1", 0)], np.ones(1, np.bool_))
+    assert [columns.crop(n).identity for n in range(4)] == ["p1", "p2", "p4", "p5"]
 
 
 def test_readers_share_and_a_waiting_writer_goes_first() -> None:

@@ -227,12 +227,36 @@ CURVE = ImpostorCurve((1e-1, 1e-2, 1e-3), (0.6, 0.4, 0.3))
 
 @pytest.mark.parametrize(
     ("rate", "distance"),
-    [(1e-1, 0.6), (1e-2, 0.4), (1e-3, 0.3), (10**-1.5, 0.5), (10**-2.25, 0.375), (0.5, 0.6), (1e-9, 0.3)],
+    [(1e-1, 0.6), (1e-2, 0.4), (1e-3, 0.3), (10**-1.5, 0.5), (10**-2.25, 0.375), (1e-4, 0.2), (1e-5, 0.1)],
 )
-def test_the_curve_is_log_linear_and_clamped(rate: float, distance: float) -> None:
+def test_the_curve_is_log_linear_and_goes_on_below(rate: float, distance: float) -> None:
     assert CURVE.distance_at(rate) == pytest.approx(distance)
     backwards = ImpostorCurve(CURVE.false_match_rate[::-1], CURVE.distance[::-1])
     assert backwards.distance_at(rate) == pytest.approx(distance)
+
+
+@pytest.mark.parametrize(("rate", "distance"), [(1.0, 0.6), (0.5, 0.6), (1e-6, 0.0), (1e-9, 0.0), (1e-300, 0.0)])
+def test_the_curve_ends_at_its_highest_rate_and_at_zero(rate: float, distance: float) -> None:
+    assert CURVE.distance_at(rate) == pytest.approx(distance, abs=1e-12)
+
+
+@pytest.mark.parametrize("curve", [ImpostorCurve((0.01,), (0.3,)), ImpostorCurve((0.1, 0.01, 0.001), (0.5, 0.3, 0.3))])
+def test_a_curve_without_slope_promises_nothing_below(curve: ImpostorCurve) -> None:
+    assert curve.distance_at(0.01) == 0.3
+    assert curve.distance_at(1.0) >= 0.3
+    assert curve.distance_at(0.0009) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_rarer_false_match_is_never_farther(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 7))
+    rates = np.sort(rng.choice(10.0 ** -np.arange(0.5, 6, 0.25), count, replace=False))
+    curve = ImpostorCurve(tuple(rates.tolist()), tuple(np.sort(rng.random(count)).tolist()))
+    distances = [curve.distance_at(rate) for rate in 10.0 ** np.arange(-12, 0.1, 0.05)]
+    assert distances == sorted(distances)
+    assert all(0 <= distance <= curve.distance[-1] for distance in distances)
+    assert all(curve.distance_at(rates[0] * x) < curve.distance[0] for x in (0.99, 0.5, 1e-3))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +272,7 @@ def test_the_curve_is_log_linear_and_clamped(rate: float, distance: float) -> No
     ],
 )
 def test_no_curve(rates: tuple[float, ...], distances: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match=r"impostor curve|zip"):
+    with pytest.raises(ValueError, match="an impostor curve needs"):
         ImpostorCurve(rates, distances)
 
 
@@ -257,6 +281,8 @@ def test_the_match_distance_shrinks_with_the_gallery() -> None:
     assert ranking.match_distance(CURVE, 0.25, 5) == 0.25
     assert ranking.match_distance(CURVE, None, 1) == pytest.approx(0.4)
     assert ranking.match_distance(CURVE, None, 10) == pytest.approx(0.3)
+    assert ranking.match_distance(CURVE, None, 100) == pytest.approx(0.2)
+    assert ranking.match_distance(CURVE, None, 100_000) == 0
     assert ranking.match_distance(None, 0.0, 5) == 0.0
 
 
@@ -279,7 +305,8 @@ def candidates_at(*distances: float) -> Candidates:
     ],
 )
 def test_verdicts(distances: tuple[float, ...], below: float | None, verdict: str | None) -> None:
-    assert ranking.verdict(candidates_at(*distances), below) == verdict
+    match_below = None if below is None else np.float32(below)
+    assert ranking.verdict(candidates_at(*distances), match_below) == verdict
 
 
 def at_angle(degrees: float) -> NDArray[np.float32]:
@@ -308,6 +335,24 @@ def test_verdicts_of_a_gallery(tmp_path: Path) -> None:
         assert gallery.query(query, near) == Answer("unknown", (), 1, exact=True)
         later = Filters(since=START + timedelta(days=1))
         assert gallery.query(query, QueryOptions(filters=later)) == Answer("unknown", (), 0, exact=True)
+
+
+@pytest.mark.parametrize("towards", [0.0, 1.0])
+def test_verdict_and_support_compare_alike(tmp_path: Path, towards: float) -> None:
+    """A match distance that float32 cannot tell from the nearest crop's is not above it, for either."""
+    query = at_angle(0)[np.newaxis]
+    with open_gallery(tmp_path) as gallery:
+        gallery.enrol([new_crop(1, at_angle(40), Labels("a"))])
+        distance = gallery.query(query, QueryOptions()).matches[0].distance
+    close = float(np.nextafter(distance, towards))
+    assert close != distance
+    with open_gallery(tmp_path, match_distance=close) as gallery:
+        answer = gallery.query(query, QueryOptions())
+        assert (answer.verdict, answer.matches[0].support) == ("unknown", 0)
+    above = float(np.nextafter(np.float32(distance), np.float32(1)))
+    with open_gallery(tmp_path, match_distance=above) as gallery:
+        answer = gallery.query(query, QueryOptions())
+        assert (answer.verdict, answer.matches[0].support) == ("match", 1)
 
 
 def test_no_verdict_without_a_match_distance(tmp_path: Path) -> None:

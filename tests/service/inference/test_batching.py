@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.inference.batching import BatchWorker, Embedded, EmbeddingFailed, QueueFull, WorkerStopped
+from service.inference.batching import BatchWorker, Embedded, EmbeddingFailed, Outcomes, QueueFull, WorkerStopped
 from service.inference.engine import Inference
 from service.inference.model import ModelInfo
 from tests.engine_doubles import FaultyEngine
@@ -33,8 +33,9 @@ def running(engine: FaultyEngine, max_batch: int = 8, queue_limit: int = 64) -> 
         worker.stop()
 
 
-def directions(embedded: Embedded) -> list[int]:
-    return [int(row.argmax()) for row in embedded.embeddings]
+def directions(answer: Outcomes) -> list[int | None]:
+    """Where each embedding points; None for what failed."""
+    return [int(one.embedding.argmax()) if isinstance(one, Embedded) else None for one in answer.outcomes]
 
 
 def raise_on_poison(crops: NDArray[np.uint8], inference: Inference) -> None:
@@ -52,14 +53,14 @@ def die_on_poison(crops: NDArray[np.uint8], inference: Inference) -> None:
 
 
 def test_every_request_gets_its_own_rows_back(model_info: ModelInfo) -> None:
-    async def ask(worker: BatchWorker) -> list[Embedded]:
+    async def ask(worker: BatchWorker) -> list[Outcomes]:
         requests = [[1, 2, 3], [4], [5, 6]]
         return await asyncio.gather(*(worker.embed([crop(model_info, v) for v in values]) for values in requests))
 
     with running(FaultyEngine(model_info)) as worker:
         answers = asyncio.run(ask(worker))
     assert [directions(answer) for answer in answers] == [[1, 2, 3], [4], [5, 6]]
-    assert all(answer.attention is None for answer in answers)
+    assert all(one.attention is None for a in answers for one in a.outcomes if isinstance(one, Embedded))
     assert all(answer.queue_ms >= 0 and answer.inference_ms >= 0 for answer in answers)
 
 
@@ -81,50 +82,48 @@ def test_what_queues_while_the_engine_works_becomes_one_batch(model_info: ModelI
 
 
 def test_attention_comes_only_to_who_asked(model_info: ModelInfo) -> None:
-    async def ask(worker: BatchWorker) -> tuple[Embedded, Embedded]:
+    async def ask(worker: BatchWorker) -> tuple[Outcomes, Outcomes]:
         return await asyncio.gather(
             worker.embed([crop(model_info, 1)], attention=True), worker.embed([crop(model_info, 2)])
         )
 
     with running(FaultyEngine(model_info)) as worker:
         explained, plain = asyncio.run(ask(worker))
-    assert explained.attention is not None
-    assert explained.attention.shape == (1, model_info.positions, model_info.positions)
-    assert plain.attention is None
+    [with_attention], [without] = explained.outcomes, plain.outcomes
+    assert isinstance(with_attention, Embedded)
+    assert with_attention.attention is not None
+    assert with_attention.attention.shape == (model_info.positions, model_info.positions)
+    assert isinstance(without, Embedded)
+    assert without.attention is None
 
 
 @pytest.mark.parametrize("fault", [raise_on_poison, nan_on_poison])
 def test_a_bad_image_fails_alone(model_info: ModelInfo, fault: object) -> None:
     engine = FaultyEngine(model_info, raise_on_poison if fault is raise_on_poison else nan_on_poison)
 
-    async def ask(worker: BatchWorker) -> list[Embedded | BaseException]:
+    async def ask(worker: BatchWorker) -> list[Outcomes]:
         requests = [[1, POISON, 2], [3], [POISON]]
         embeds = (worker.embed([crop(model_info, v) for v in values]) for values in requests)
-        return await asyncio.gather(*embeds, return_exceptions=True)
+        return await asyncio.gather(*embeds)
 
     with running(engine) as worker:
-        mixed, good, bad = asyncio.run(ask(worker))
+        answers = asyncio.run(ask(worker))
         assert worker.alive
-    assert isinstance(mixed, EmbeddingFailed)
-    assert list(mixed.failures) == [1]
-    assert isinstance(good, Embedded)
-    assert directions(good) == [3]
-    assert isinstance(bad, EmbeddingFailed)
-    assert list(bad.failures) == [0]
+    assert [directions(answer) for answer in answers] == [[1, None, 2], [3], [None]]
+    assert isinstance(answers[2].outcomes[0], EmbeddingFailed)
+    assert (answers[2].queue_ms, answers[2].inference_ms) == (0, 0)
 
 
 def test_admission_counts_images_and_says_when_to_come_back(model_info: ModelInfo) -> None:
-    worker = BatchWorker(FaultyEngine(model_info), 8, queue_limit=64)
-    worker.start()
-    with worker.admission(60):
-        with worker.admission(4), pytest.raises(QueueFull) as caught, worker.admission(1):
+    with running(FaultyEngine(model_info), queue_limit=64) as worker:
+        with worker.admission(60):
+            with worker.admission(4), pytest.raises(QueueFull) as caught, worker.admission(1):
+                pass
+            assert caught.value.retry_after == 1  # 64 images at 100 a second
+            with worker.admission(4):
+                pass
+        with worker.admission(64):
             pass
-        assert caught.value.retry_after == 1  # 64 images at 100 a second
-        with worker.admission(4):
-            pass
-    with worker.admission(64):
-        pass
-    worker.stop()
 
 
 def test_places_are_given_back_after_a_failure(model_info: ModelInfo) -> None:
@@ -133,8 +132,9 @@ def test_places_are_given_back_after_a_failure(model_info: ModelInfo) -> None:
         async def ask() -> None:
             with worker.admission(64):
                 await worker.embed([crop(model_info, POISON)])
+                raise ValueError("and something else went wrong")
 
-        with pytest.raises(EmbeddingFailed):
+        with pytest.raises(ValueError, match="something else"):
             asyncio.run(ask())
         with worker.admission(64):
             pass
@@ -164,7 +164,7 @@ def test_cancelled_images_are_dropped_before_they_run(model_info: ModelInfo) -> 
 def test_a_dead_thread_fails_everybody_at_once_and_for_good(model_info: ModelInfo) -> None:
     engine = FaultyEngine(model_info, die_on_poison)
 
-    async def ask(worker: BatchWorker) -> list[Embedded | BaseException]:
+    async def ask(worker: BatchWorker) -> list[Outcomes | BaseException]:
         engine.gate.clear()
         first = asyncio.create_task(worker.embed([crop(model_info, POISON)]))
         await asyncio.to_thread(engine.entered.wait, 10)
@@ -187,11 +187,13 @@ def test_a_dead_thread_fails_everybody_at_once_and_for_good(model_info: ModelInf
 def test_stopping_finishes_what_is_queued_and_takes_no_more(model_info: ModelInfo) -> None:
     engine = FaultyEngine(model_info)
 
-    async def ask(worker: BatchWorker) -> Embedded:
+    async def ask(worker: BatchWorker) -> Outcomes:
         engine.gate.clear()
         queued = asyncio.create_task(worker.embed([crop(model_info, value) for value in range(20)]))
         await asyncio.to_thread(engine.entered.wait, 10)
         stopping = asyncio.create_task(asyncio.to_thread(worker.stop))
+        while not worker._stopping:
+            await asyncio.sleep(0.001)
         engine.gate.set()
         await stopping
         return await queued
@@ -201,3 +203,34 @@ def test_stopping_finishes_what_is_queued_and_takes_no_more(model_info: ModelInf
         assert not worker.alive
         with pytest.raises(WorkerStopped):
             asyncio.run(worker.embed([crop(model_info, 1)]))
+
+
+def test_a_device_that_hangs_does_not_hold_up_the_end(model_info: ModelInfo, caplog: pytest.LogCaptureFixture) -> None:
+    engine = FaultyEngine(model_info)
+
+    async def ask(worker: BatchWorker) -> None:
+        engine.gate.clear()
+        waiting = asyncio.create_task(worker.embed([crop(model_info, 1)]))
+        await asyncio.to_thread(engine.entered.wait, 10)
+        worker.stop(timeout=0.01)
+        engine.gate.set()
+        await waiting
+
+    with running(engine) as worker, caplog.at_level("ERROR", "service.inference.batching"):
+        asyncio.run(ask(worker))
+    assert "the device hangs" in caplog.text
+
+
+def test_the_rate_is_learnt_from_well_filled_batches_only(model_info: ModelInfo) -> None:
+    engine = FaultyEngine(model_info)
+    engine.images_per_second = 1.0
+
+    async def ask(worker: BatchWorker, images: int) -> int:
+        await worker.embed([crop(model_info, 1)] * images)
+        with worker.admission(1000), pytest.raises(QueueFull) as caught, worker.admission(1):
+            pass
+        return caught.value.retry_after
+
+    with running(engine, max_batch=8, queue_limit=1000) as worker:
+        assert asyncio.run(ask(worker, 3)) == 1000  # a second each, as measured at start
+        assert asyncio.run(ask(worker, 8)) < 1000

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from service.inference.engine import load_engine
-from service.inference.model import ModelInfo
+from service.inference.model import ModelFile
 
 pytestmark = [
     pytest.mark.gpu,
@@ -18,11 +18,11 @@ pytestmark = [
 ]
 
 
-def test_cuda_really_runs_and_embeds_as_the_cpu_does(model_info: ModelInfo) -> None:
-    crops = np.random.default_rng(0).integers(0, 256, (13, model_info.height, model_info.width, 3), np.uint8)
-    cuda = load_engine(model_info, "cuda", threads=1)
+def test_cuda_really_runs_and_embeds_as_the_cpu_does(model_file: ModelFile) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (13, model_file.info.height, model_file.info.width, 3), np.uint8)
+    cuda = load_engine(model_file, "cuda", threads=1)
     assert cuda.provider == "CUDAExecutionProvider"
-    expected = load_engine(model_info, "cpu", threads=1).run(crops, attention=True)
+    expected = load_engine(model_file, "cpu", threads=1).run(crops, attention=True)
     found = cuda.run(crops, attention=True)
     np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-3)
     assert found.attention is not None

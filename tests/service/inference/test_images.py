@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from service.inference.images import MAX_PIXELS, ImageError, decode_crop, thumbnail
 from tests.drawn_crops import encoded, person
@@ -80,6 +80,14 @@ PNG = encoded(person(1))
 JPEG = encoded(person(1), "JPEG")
 WEBP = encoded(person(1), "WEBP")
 
+
+def jpeg_of_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again: each goes over all pixels."""
+    whole = encoded(person(1), "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    return whole[:-2] + whole[last:-2] * (count - whole.count(b"\xff\xda")) + whole[-2:]
+
+
 HOSTILE = {
     "nothing": (b"", "empty-image"),
     "text": (b"not a picture", "not-an-image"),
@@ -97,6 +105,7 @@ HOSTILE = {
     "png with a broken stream": (PNG[:60] + bytes(40) + PNG[100:], "truncated-image"),
     "too many pixels": (png_header(MAX_PIXELS // 1000 + 1, 1000), "image-too-large"),
     "a bomb that Pillow warns of": (png_header(10_000, 10_000), "image-too-large"),
+    "a jpeg of many scans": (jpeg_of_scans(101), "image-too-large"),
     "a bomb that Pillow refuses": (png_header(60_000, 60_000), "image-too-large"),
 }
 
@@ -134,3 +143,20 @@ def test_a_thumbnail_is_the_models_input_as_jpeg() -> None:
     stored = Image.open(io.BytesIO(thumbnail(crop)))
     assert (stored.format, stored.size, stored.mode) == ("JPEG", (WIDTH, HEIGHT), "RGB")
     assert np.abs(np.asarray(stored).astype(int) - crop).mean() < 4
+
+
+def test_scans_are_counted_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoding(_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoding)
+    with pytest.raises(ImageError, match="scans; save it again"):
+        decode_crop(jpeg_of_scans(101), HEIGHT, WIDTH)
+
+
+def test_a_progressive_jpeg_and_scan_markers_in_other_formats_are_fine() -> None:
+    assert decode_crop(encoded(person(1), "JPEG", progressive=True), HEIGHT, WIDTH).shape == (HEIGHT, WIDTH, 3)
+    marked = Image.new("RGB", (200, 2), (0xDA, 0xFF, 0xDA))  # a BMP holds its pixels as they are
+    data = encoded(marked, "BMP")
+    assert data.count(b"\xff\xda") > 100
+    assert decode_crop(data, HEIGHT, WIDTH).shape == (HEIGHT, WIDTH, 3)

@@ -12,15 +12,16 @@ import onnx
 import pytest
 from onnx.external_data_helper import set_external_data
 
-from service.inference.model import ModelError, ModelInfo, read_model
-from service.inference.model import test_pattern as pattern
+from service.inference.model import ModelError, ModelFile, draw_pattern, read_model
 from tests.tiny_model import DIM, HEIGHT, METADATA, WIDTH, write_tiny_model
 
 
-def test_everything_in_the_file_is_read(model_path: Path, model_info: ModelInfo) -> None:
+def test_everything_in_the_file_is_read(model_path: Path, model_file: ModelFile) -> None:
     data = model_path.read_bytes()
+    model_info = model_file.info
+    assert model_file.content == data
     assert model_info.sha256 == hashlib.sha256(data).hexdigest()
-    assert (model_info.path, model_info.size_bytes) == (model_path, len(data))
+    assert model_info.path == model_path
     assert (model_info.name, model_info.embedding_dim) == ("tiny-colours", DIM)
     assert (model_info.height, model_info.width, model_info.positions) == (HEIGHT, WIDTH, 8)
     assert model_info.metrics == {"mAP": 0.5}
@@ -31,7 +32,7 @@ def test_everything_in_the_file_is_read(model_path: Path, model_info: ModelInfo)
 
 @pytest.mark.parametrize("field", ["metrics", "impostor_curve"])
 def test_what_was_not_measured_may_be_absent(tmp_path: Path, field: str) -> None:
-    info = read_model(write_tiny_model(tmp_path / "m.onnx", {field: None}))
+    info = read_model(write_tiny_model(tmp_path / "m.onnx", {field: None})).info
     assert getattr(info, field) is None
 
 
@@ -53,6 +54,8 @@ UNUSABLE = [
     ("embedding_dim", "9" * 30),
     ("metrics", "[1]"),
     ("metrics", "{"),
+    ("metrics", '{"a":' + "[" * 40 + "]" * 40 + "}"),
+    ("metrics", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"),
     ("created", "yesterday"),
     ("created", "2026-01-01T00:00:00"),
     ("test_embedding", "!!"),
@@ -62,6 +65,9 @@ UNUSABLE = [
     ("impostor_curve", "{}"),
     ("impostor_curve", json.dumps({"false_match_rate": [0.1], "distance": [], "extrapolated": [False]})),
     ("impostor_curve", json.dumps({"false_match_rate": [0.1], "distance": [None], "extrapolated": [False]})),
+    ("impostor_curve", json.dumps({"false_match_rate": [0.1], "distance": [0.1], "extrapolated": [0]})),
+    ("impostor_curve", json.dumps({"false_match_rate": [0.1], "distance": [0.1], "extrapolated": ["false"]})),
+    ("impostor_curve", json.dumps({"false_match_rate": [0.1], "distance": [0.1], "extrapolated": "f"})),
     ("impostor_curve", json.dumps({"false_match_rate": [2], "distance": [0.1], "extrapolated": [False]})),
     (
         "impostor_curve",
@@ -144,7 +150,7 @@ def pixel(y: int, x: int, channel: int, height: int, width: int) -> int:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 32), (33, 17)])
 def test_the_pattern_is_drawn_as_defined(height: int, width: int) -> None:
-    drawn = pattern(height, width)
+    drawn = draw_pattern(height, width)
     expected = [
         [[pixel(y, x, channel, height, width) for channel in range(3)] for x in range(width)] for y in range(height)
     ]

@@ -1,15 +1,18 @@
-"""The engine on the CPU, and its refusals: wrong devices, wrong results, changed files."""
+"""The engine on the CPU, and its refusals: wrong devices, wrong results."""
 
 from __future__ import annotations
 
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
+from service.inference import engine
 from service.inference.engine import (
     EngineError,
     Inference,
@@ -19,7 +22,7 @@ from service.inference.engine import (
     providers_of,
     split,
 )
-from service.inference.model import ModelInfo, read_model
+from service.inference.model import ModelFile, ModelInfo, read_model
 from tests.tiny_model import DIM, HEIGHT, POSITIONS, WIDTH, write_tiny_model
 
 
@@ -31,36 +34,36 @@ def test_batches_are_cut_into_powers_of_two(count: int, largest: int, sizes: lis
     assert split(count, largest) == sizes
 
 
-def test_it_embeds_whatever_the_number(model_info: ModelInfo) -> None:
-    engine = load_engine(model_info, "cpu", threads=1, max_batch=4)
+def test_it_embeds_whatever_the_number(model_file: ModelFile) -> None:
+    loaded = load_engine(model_file, "cpu", threads=1, max_batch=4)
     crops = np.random.default_rng(0).integers(0, 256, (7, HEIGHT, WIDTH, 3), np.uint8)
-    both = engine.run(crops, attention=True)
+    both = loaded.run(crops, attention=True)
     assert both.attention is not None
     assert both.attention.shape == (7, POSITIONS, POSITIONS)
     assert np.allclose(both.attention.sum(axis=2), 1, atol=1e-5)
-    alone = [engine.run(crop[None]) for crop in crops]
+    alone = [loaded.run(crop[None]) for crop in crops]
     assert all(one.attention is None for one in alone)
     assert np.allclose(both.embeddings, np.concatenate([one.embeddings for one in alone]), atol=1e-6)
-    assert engine.provider == "CPUExecutionProvider"
-    assert engine.images_per_second > 0
+    assert loaded.provider == "CPUExecutionProvider"
+    assert loaded.images_per_second > 0
 
 
-def test_auto_takes_the_cpu_with_its_largest_batch(model_info: ModelInfo) -> None:
-    assert load_engine(model_info, "auto", threads=1).max_batch == 16
+def test_auto_takes_the_cpu_with_its_largest_batch(model_file: ModelFile) -> None:
+    assert load_engine(model_file, "auto", threads=1).max_batch == 16
 
 
 @pytest.mark.parametrize(("device", "name"), [("cuda", "CUDA"), ("tensorrt", "Tensorrt")])
-def test_a_device_that_is_not_there_is_an_error(model_info: ModelInfo, device: str, name: str) -> None:
+def test_a_device_that_is_not_there_is_an_error(model_file: ModelFile, device: str, name: str) -> None:
     """The build of ONNX Runtime lacks the provider, or has it and falls back: both must refuse."""
     if f"{name}ExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine may really have the device")
     with pytest.raises(EngineError, match=f"{name}ExecutionProvider.*RESIGHT_DEVICE=cpu"):
-        load_engine(model_info, device, threads=1)
+        load_engine(model_file, device, threads=1)
 
 
-def test_an_unknown_device_is_an_error(model_info: ModelInfo) -> None:
+def test_an_unknown_device_is_an_error(model_file: ModelFile) -> None:
     with pytest.raises(EngineError, match="tpu"):
-        load_engine(model_info, "tpu", threads=1)
+        load_engine(model_file, "tpu", threads=1)
 
 
 def test_a_wrong_self_test_embedding_refuses(tmp_path: Path) -> None:
@@ -70,11 +73,47 @@ def test_a_wrong_self_test_embedding_refuses(tmp_path: Path) -> None:
         load_engine(read_model(path), "cpu", threads=1)
 
 
-def test_a_file_that_changed_meanwhile_refuses(tmp_path: Path) -> None:
-    info = read_model(write_tiny_model(tmp_path / "m.onnx"))
-    write_tiny_model(tmp_path / "m.onnx", {"name": "another"})
-    with pytest.raises(EngineError, match="changed"):
-        load_engine(info, "cpu", threads=1)
+def test_what_was_verified_is_what_runs(tmp_path: Path) -> None:
+    file = read_model(write_tiny_model(tmp_path / "m.onnx"))
+    (tmp_path / "m.onnx").write_bytes(b"replaced meanwhile")
+    assert load_engine(file, "cpu", threads=1).info is file.info
+
+
+class SmallCard:
+    """A session that says it is CUDA's, and has no memory for more than four images."""
+
+    def __init__(self, file: ModelFile, profile: Path) -> None:
+        self._session = onnxruntime.InferenceSession(file.content, providers=[CPU])
+        self._profile = profile
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+    def end_profiling(self) -> str:
+        self._profile.write_text(json.dumps([node("Conv", CUDA)]))
+        return str(self._profile)
+
+    def run(self, wanted: list[str], inputs: dict[str, NDArray[np.uint8]]) -> Any:
+        if len(inputs["crops"]) > 4:
+            raise RuntimeError("out of memory")
+        return self._session.run(wanted, inputs)
+
+
+def test_a_device_that_fails_in_the_warm_up_is_an_error_and_auto_takes_the_cpu(
+    model_file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def session(file: ModelFile, provider: str, *rest: Any) -> Any:
+        return SmallCard(file, tmp_path / "profile") if provider == CUDA else real_session(file, provider, *rest)
+
+    real_session = engine._session
+    monkeypatch.setattr(engine, "_session", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    with pytest.raises(EngineError, match="at 8 images: out of memory"):
+        load_engine(model_file, "cuda", threads=1)
+    assert load_engine(model_file, "cuda", threads=1, max_batch=4).provider == CUDA
+    with caplog.at_level("WARNING", "service.inference.engine"):
+        assert load_engine(model_file, "auto", threads=1).provider == CPU
+    assert "out of memory" in vars(caplog.records[-1])["reason"]
 
 
 def node(op: str, provider: str) -> dict[str, object]:

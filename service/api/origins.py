@@ -1,0 +1,51 @@
+"""Keeps web pages of others from using a visitor's browser to reach the service."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.problems import Kind, Problem, problem_response
+from service.settings import is_loopback
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class OriginGuard:
+    """Refuses with 403 what a browser sends on behalf of another site. Programs send no such headers.
+
+    `local_only`: the service listens on loopback, so that another name in `Host` is one that its owner has
+    pointed here for a page of his to read the answers (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, local_only: bool) -> None:
+        self.app = app
+        self.local_only = local_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reason = self._reason(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        if reason is None:
+            await self.app(scope, receive, send)
+        else:
+            await problem_response(Problem(Kind.FORBIDDEN_ORIGIN, reason))(scope, receive, send)
+
+    def _reason(self, method: str, headers: Headers) -> str | None:
+        host = _host(f"//{headers.get('host', '')}")
+        if self.local_only and not is_loopback(host):
+            return "This service listens on this machine only; address it as 127.0.0.1 or localhost."
+        if method in SAFE_METHODS:
+            return None
+        origin = headers.get("origin")
+        if headers.get("sec-fetch-site") == "cross-site" or (origin is not None and _host(origin) != host):
+            return "A page of another site sent this; only this service's own pages and programs may change anything."
+        return None
+
+
+def _host(url: str) -> str:
+    """The host in lower case, without port and brackets; empty where there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,192 @@
+"""The one thread that writes: group commit, publishing, erased bytes out of the log, and an end that nobody misses.
+
+Writes that wait together share one commit (and so one fsync), each in a savepoint of its own, so that one that
+fails takes no other with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.gallery.records import GalleryUnavailable
+
+GROUP_LIMIT = 256  # writes that share one commit
+TRUNCATION_RETRY_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Write:
+    """A transaction to run; `publish` gets its result after the commit, `done` after that."""
+
+    transaction: Callable[[sqlite3.Connection], Any]
+    publish: Callable[[Any], None]
+    erases: bool
+    done: Future[Any] = field(default_factory=Future)
+
+
+class Writer:
+    """Owns the writing connection (in autocommit) while its thread runs. Thread-safe."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._waiting: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        self._in_hand: list[Write] = []
+        self._trouble: str | None = None
+        self._submitting = threading.Lock()
+        self._truncation_due = False
+        self._thread = threading.Thread(target=self._supervise, name="gallery-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no write is taken, None while they are."""
+        return self._trouble
+
+    def submit(self, write: Write) -> None:
+        """Puts it in the queue; its `done` is sure to be settled. Raises GalleryUnavailable."""
+        with self._submitting:
+            if self._trouble is not None:
+                raise self._refusal()
+            self._waiting.put(write)
+
+    def close(self) -> None:
+        """Finishes the writes that wait, and the thread. Idempotent."""
+        with self._submitting:
+            if self._trouble is None:
+                self._trouble = "the gallery is closed"
+                self._waiting.put(None)
+        self._thread.join()
+
+    def _refusal(self) -> GalleryUnavailable:
+        return GalleryUnavailable(f"Nothing can be written: {self._trouble}.")
+
+    def _supervise(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:  # whatever ends this thread, nobody may wait for it for ever
+            _log.critical("the gallery's writer died", exc_info=error)
+            with self._submitting:
+                self._trouble = f"the gallery's writer died of {error!r}; restart the service"
+            self._fail_all()
+
+    def _fail_all(self) -> None:
+        """Answers everybody who waits. What was committed but not published, a restart shows."""
+        left: list[Write | None] = [*self._in_hand]
+        self._in_hand.clear()
+        with suppress(queue.Empty):
+            while True:
+                left.append(self._waiting.get_nowait())
+        for write in left:
+            if write is not None and not write.done.done():
+                write.done.set_exception(self._refusal())
+
+    def _loop(self) -> None:
+        closing = False
+        while not closing:
+            closing = self._take()
+            if self._in_hand:
+                self._store()
+                self._in_hand.clear()
+            elif self._truncation_due:
+                self._truncate_log(patient=False)
+
+    def _take(self) -> bool:
+        """Waits for writes and takes them in hand, up to the limit; True when the queue ends behind them.
+
+        While the log is to be emptied it waits only until that is tried again.
+        """
+        try:
+            write = self._waiting.get(timeout=TRUNCATION_RETRY_SECONDS if self._truncation_due else None)
+            while write is not None:
+                self._in_hand.append(write)
+                if len(self._in_hand) == GROUP_LIMIT:
+                    return False
+                write = self._waiting.get_nowait()
+        except queue.Empty:
+            return False
+        return True
+
+    def _store(self) -> None:
+        """Commits, publishes and acknowledges the writes in hand."""
+        committed = self._commit()
+        for write, result in committed:
+            write.publish(result)  # what it raises ends the thread: the index would miss this write for good
+        erased = any(write.erases for write, _ in committed)
+        if erased or self._truncation_due:
+            self._truncate_log(patient=erased)
+        for write, result in committed:
+            write.done.set_result(result)
+
+    def _commit(self) -> list[tuple[Write, Any]]:
+        """Runs what is in hand in one transaction; returns the writes that are now stored, fails the others."""
+        connection = self._connection
+        results = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for write in self._in_hand:
+                with _savepoint(connection, write):
+                    results.append((write, write.transaction(connection)))
+            connection.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):  # whatever the disk does, the callers get their answer
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            if not isinstance(error, Exception):
+                raise
+            for write in self._in_hand:
+                if not write.done.done():
+                    write.done.set_exception(error)
+            return []
+        return results
+
+    def _truncate_log(self, *, patient: bool) -> None:
+        """Empties the write-ahead log of erased bytes; where a reader still needs it, that is due again later.
+
+        Patient, it waits for readers as long as the connection does; else not at all, for others' writes wait.
+        """
+        cause: object = "a reader needs it"
+        try:
+            emptied = _checkpoint(self._connection, patient)
+        except sqlite3.Error as error:
+            emptied, cause = False, error
+        if not emptied and not self._truncation_due:
+            _log.warning("the write-ahead log keeps bytes of deleted crops for now (%s); it is tried again", cause)
+        if emptied and self._truncation_due:
+            _log.info("the write-ahead log keeps no bytes of deleted crops any more")
+        self._truncation_due = not emptied
+
+
+def _checkpoint(connection: sqlite3.Connection, patient: bool) -> bool:
+    """Moves the whole log into the file and empties it; False where a reader was in the way."""
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    try:
+        if not patient:
+            connection.execute("PRAGMA busy_timeout = 0")
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience}")
+    return not busy
+
+
+@contextmanager
+def _savepoint(connection: sqlite3.Connection, write: Write) -> Iterator[None]:
+    """Undoes a write that raises and fails it alone, unless SQLite gave up the whole transaction."""
+    connection.execute("SAVEPOINT one")
+    try:
+        yield
+    except Exception as error:
+        if not connection.in_transaction:  # disk full, I/O error: SQLite has rolled back everything
+            raise
+        connection.execute("ROLLBACK TO one")
+        write.done.set_exception(error)
+    connection.execute("RELEASE one")

@@ -1,0 +1,76 @@
+"""Static int8 quantisation of a model file (ONNX Runtime)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from training.config import Config
+from training.data.dataset import Sample
+from training.data.images import read_crop
+from training.modelfile.graph import Quiet
+
+QUANTISED = ("Conv", "Relu", "Add", "MaxPool")
+
+
+def quantise(fp32: Path, samples: Sequence[Sample], config: Config) -> Path:
+    """Static int8: QDQ, activations uint8, weights int8 per channel, calibrated on `samples`.
+
+    Quantised are the convolutions but the first, the attention's f, g and h among them, their ReLUs, the
+    additions and the max-pooling. The first convolution, whose rounding every later layer inherits, the
+    attention's matrix products and softmax, the mean over the map, the BNNeck and the normalisation compute in
+    float32. ReLU is in the list so that it disappears: the convolution before it is
+    then quantised by the range of what is left, [0, max], not by a signed one whose lower half it throws away.
+
+    Weights use 7 bits (`reduce_range`), because a CPU without VNNI adds pairs of U8S8 products in 16
+    bits, where 8-bit weights saturate: the same file must give the same embedding everywhere.
+    """
+    prepared, path = fp32.with_name("prepared.onnx"), fp32.with_name("int8.onnx")
+    with warnings.catch_warnings(), Quiet(""):
+        warnings.simplefilter("ignore")
+        quant_pre_process(fp32, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            path,
+            CalibrationCrops(samples, config),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTISED),
+            nodes_to_exclude=[first_convolution(prepared)],
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+    return path
+
+
+def first_convolution(path: Path) -> str:
+    """The name of the graph's first convolution: ONNX keeps nodes in the order of computation."""
+    return next(str(node.name) for node in onnx.load(path).graph.node if node.op_type == "Conv")
+
+
+class CalibrationCrops(CalibrationDataReader):  # type: ignore[misc]
+    """Crops for ONNX Runtime's calibration, in batches of 8."""
+
+    def __init__(self, samples: Sequence[Sample], config: Config) -> None:
+        self.batches: Iterator[dict[str, NDArray[np.uint8]]] = (
+            {"crops": np.stack([read_crop(s, config.height, config.width) for s in samples[first : first + 8]])}
+            for first in range(0, len(samples), 8)
+        )
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        return next(self.batches, None)
