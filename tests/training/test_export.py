@@ -16,7 +16,6 @@ import torch
 from service.inference.model import read_model
 from training import export as command
 from training.config import Config, build_config
-from training.data import market1501, synthetic
 from training.data.dataset import Dataset
 from training.export import export, main
 from training.loop.trainer import Trainer
@@ -30,18 +29,6 @@ from training.network.stored import Checkpoint, load_checkpoint_model, read_chec
 from training.retrieval.onnx_model import OnnxModel, open_session
 
 CONFIG = build_config("smoke", overrides=["epochs=4", "identities=4", "shots=2", "base_width=8"])
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn")
-    synthetic.draw_market1501(folder, train_identities=8, test_identities=4, cameras=2, shots=2)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def data(drawn: Path) -> Dataset:
-    return market1501.read(drawn)
 
 
 @pytest.fixture(scope="module")

@@ -26,18 +26,6 @@ TINY = ["epochs=4", "height=32", "width=32", "base_width=8", "identities=4", "sh
 HALF = [*TINY, "epochs=3", "height=64", "width=64", "last_stride=2", "half_size_epochs=2"]
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn")
-    synthetic.draw_market1501(folder, train_identities=8, test_identities=4, cameras=2, shots=2)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def data(drawn: Path) -> Dataset:
-    return market1501.read(drawn)
-
-
 def losses(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     timing = ("seconds", "images_per_second")
