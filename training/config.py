@@ -17,12 +17,16 @@ TINY = 5e-324  # the least positive float: more than zero
 # Both ends belong to the range; what is unbounded must still be finite.
 RANGES: dict[str, tuple[float, float]] = {
     "base_width": (1, 1024),
+    "embedding_dim": (0, 8192),
     "height": (SMALLEST, 2048),
     "width": (SMALLEST, 2048),
     "half_size_epochs": (0, math.inf),
     "flip": (0, 1),
+    "vertical_flip": (0, 1),
     "rotation": (0, 180),
+    "zoom": (1, 4),
     "translation": (0, 1),
+    "colour": (0, 1),
     "erasing": (0, 1),
     "identities": (2, math.inf),
     "shots": (2, math.inf),
@@ -34,7 +38,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (TINY, math.inf),
     "fresh_factor": (TINY, math.inf),
     "weight_decay": (0, math.inf),
+    "step_epochs": (1, math.inf),
+    "step_factor": (TINY, 1),
     "frozen_stages": (0, 5),
+    "ema": (0, 0.99999),
+    "calibration_identities": (0, math.inf),
+    "eval_every": (0, math.inf),
     "seed": (0, 2**32 - 1),
 }
 
@@ -52,8 +61,11 @@ class Config:
     base_width: int = 64
     last_stride: Literal[1, 2] = 2
     stride_placement: Literal["1x1", "3x3"] = "1x1"
+    attention: Literal["none", "spatial", "self"] = "self"  # Table 3
+    attention_scores: Literal["softmax", "sigmoid"] = "softmax"  # Table 6
     value_reduction: Literal[1, 8] = 1
     scale_scores: bool = False
+    embedding_dim: int = 0  # 0: the channels of the last map, 2,048 in the paper; else a learnt projection to this
     bnneck: bool = True
     # pictures
     height: int = 256
@@ -62,25 +74,42 @@ class Config:
     half_size_epochs: int = 0
     # augmentation
     flip: float = 0.5
+    vertical_flip: float = 0.0
     rotation: float = 0.0  # degrees, either way
+    zoom: float = 1.0  # pictures are enlarged by this before they are shifted, so that no border shows
     translation: float = 0.05  # of height and width, either way
+    colour: float = 0.0  # how far brightness, contrast and saturation may go: 0.2 is from 0.8 to 1.2
     erasing: float = 0.5
     # batches and losses
     identities: int = 16
     shots: int = 4
+    # An identity's shots are drawn from all its pictures, or from as many of its cameras as there are (the paper's
+    # groups, section 4.2).
+    group: Literal["identity", "camera"] = "identity"
     # An epoch shows about every picture once ("images"), or `shots` pictures of every identity ("identities").
     epoch: Literal["images", "identities"] = "images"
+    losses: Literal["both", "cross_entropy", "triplet"] = "both"  # Table 7
     margin: float = 0.3
+    soft_margin: bool = False  # log(1 + exp(x)) in place of the hinge max(0, margin + x)
     label_smoothing: float = 0.1
     distillation: float = 0.0  # weight of the loss against a teacher's embeddings (--teacher)
     # optimisation
     epochs: int = 60
+    optimizer: Literal["adam", "adamw"] = "adamw"  # they differ in the weight decay: coupled to the gradient, or not
+    schedule: Literal["cosine", "step"] = "cosine"
+    step_epochs: int = 100  # of schedule "step": the learning rate is multiplied by step_factor every so often
+    step_factor: float = 0.1
     warmup_epochs: float = 5.0
     learning_rate: float = 3.5e-4
     fresh_factor: float = 2.0  # learning rate of what no pretrained weights were loaded into, over the rest's
     weight_decay: float = 5e-4
     frozen_stages: int = 0  # of stem, layer1 … layer4, from the front: these keep their weights and statistics
-    precision: Literal["fp32", "bf16"] = "bf16"
+    ema: float = 0.0  # decay a step of the running mean of the weights, which is what is kept; 0: none
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    compile: bool = False  # torch.compile
+    # Identities held out of training, on which the exported file's distances between strangers are measured.
+    calibration_identities: int = 0
+    eval_every: int = 0  # epochs between measurements on the test part while training; 0: only at the end
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,6 +117,18 @@ class Config:
             _check_range(name, getattr(self, name), low, high)
         if any(blocks < 1 for blocks in self.layers):
             raise ConfigError(f"layers is {list(self.layers)}: every stage needs a block")
+        self._check_times()
+        if self.half_size_epochs and min(self.height, self.width) < 2 * SMALLEST:
+            raise ConfigError(f"half_size_epochs needs a height and width of {2 * SMALLEST} at least")
+        if self.calibration_identities == 1:
+            raise ConfigError("calibration_identities is 1: distances between strangers need two identities or more")
+        if not self._learns():
+            raise ConfigError(
+                "nothing is left to learn: frozen_stages=5 with attention=none and losses=triplet freezes "
+                "all that the triplet loss sees; freeze fewer stages"
+            )
+
+    def _check_times(self) -> None:
         if self.warmup_epochs >= self.epochs:
             raise ConfigError(f"warmup_epochs is {self.warmup_epochs}: less than epochs ({self.epochs}) is needed")
         if self.half_size_epochs >= self.epochs:
@@ -95,8 +136,11 @@ class Config:
                 f"half_size_epochs is {self.half_size_epochs}: less than epochs ({self.epochs}) is needed, "
                 "because the network is used at full size"
             )
-        if self.half_size_epochs and min(self.height, self.width) < 2 * SMALLEST:
-            raise ConfigError(f"half_size_epochs needs a height and width of {2 * SMALLEST} at least")
+
+    def _learns(self) -> bool:
+        """Whether the losses see a parameter that is not frozen."""
+        fresh = self.attention != "none" or self.embedding_dim > 0 or self.distillation > 0
+        return fresh or self.frozen_stages < 5 or self.losses != "triplet"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
@@ -115,8 +159,29 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # The paper, in the readings that docs/reproduction.md gives its ambiguities.
+    "paper": {
+        "bnneck": False,
+        "rotation": 10.0,
+        "zoom": 1.125,
+        "translation": 0.0625,
+        "erasing": 0.0,
+        "identities": 8,
+        "shots": 4,
+        "epoch": "identities",
+        "epochs": 800,
+        "optimizer": "adam",
+        "schedule": "step",
+        "step_epochs": 100,
+        "step_factor": 0.1,
+        "warmup_epochs": 0.0,
+        "learning_rate": 3e-4,
+        "fresh_factor": 1.0,
+        "weight_decay": 5e-4,
+        "precision": "fp32",
+    },
     # What the field learnt since the paper, around the same self-attention.
-    "strong": {"last_stride": 1, "scale_scores": True},
+    "strong": {"last_stride": 1, "scale_scores": True, "calibration_identities": 50},
     # A tiny network through the same code, for the drawn data set.
     "smoke": {
         "layers": (1, 1, 1, 1),

@@ -2,7 +2,8 @@
 
 The model is an ONNX file, run without torch; a checkpoint of a training run; or a folder with embeddings
 computed elsewhere (query.npy and gallery.npy, float [N, D], in the order of the sorted picture names,
-junk left out: what `--save` writes).
+junk left out: what `--save` writes; for --multi-query also multi_query.npy, of the pictures of gt_bbox whose
+identity and camera a query has).
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from training.data import market1501
+from training.data.reading import LAYOUTS, read
 from training.retrieval.onnx_model import INPUT_LAYOUTS, OnnxModel
-from training.retrieval.protocol import Evaluation, Split, StoredModel, evaluate, evaluate_embeddings
-from training.retrieval.report import table
+from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
+from training.retrieval.report import camera_tables, table
+from training.retrieval.rerank import PAPER
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,18 +35,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(evaluation.as_dict(), indent=2))
     else:
-        Console().print(table(evaluation))
+        Console().print(table(evaluation), *(camera_tables(evaluation.camera_pairs) if evaluation.camera_pairs else ()))
     return 0
 
 
 def measure(options: argparse.Namespace) -> Evaluation:
     """Evaluate what was named, as it was asked."""
     path: Path = options.model
-    data = market1501.read(options.data)
+    console = Console(stderr=True)
+    data = read(options.data, options.layout, ignore_cameras=options.ignore_cameras)
+    for note in data.notes:
+        print(f"note: {note}", file=sys.stderr)
+    asked = Options(
+        rerank=PAPER if options.rerank else None,
+        single_gallery_shot=options.single_gallery_shot,
+        camera_pairs=options.camera_pairs,
+        multi_query=options.multi_query,
+    )
     if path.is_dir():
         if options.flip or options.save or options.device or any(_foreign(options).values()):
             raise ValueError(f"{path} holds ready embeddings: flip, save and the model's options do not apply")
-        return evaluate_embeddings(path, data, split=options.split)
+        return evaluate_embeddings(path, data, split=options.split, console=console, options=asked)
     return evaluate(
         open_model(options),
         data,
@@ -52,7 +63,8 @@ def measure(options: argparse.Namespace) -> Evaluation:
         batch=options.batch,
         flip=options.flip,
         save=options.save,
-        console=Console(stderr=True),
+        console=console,
+        options=asked,
     )
 
 
@@ -86,16 +98,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--data",
         type=Path,
         required=True,
-        metavar="FOLDER",
-        help="data set in Market-1501 layout, folders or zips",
+        metavar="PATH",
+        help="data set: a folder, with folders or zips in it, or a CSV file",
     )
+    parser.add_argument("--layout", choices=LAYOUTS, help="how it is laid out (default: found out by looking)")
     parser.add_argument("--split", choices=get_args(Split), default="test")
     parser.add_argument("--batch", type=_positive, default=16, metavar="N")
     parser.add_argument("--threads", type=_count, default=0, metavar="N", help="0: as many as cores (default)")
     parser.add_argument("--device", help="for a checkpoint: cpu (default), cuda or cuda:N")
     parser.add_argument("--flip", action="store_true", help="mean over each crop and its mirror image")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write query.npy and gallery.npy there")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the embeddings there, as .npy")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
+    measures = parser.add_argument_group("what is measured besides")
+    measures.add_argument(
+        "--ignore-cameras", action="store_true", help="take cameras as unknown: a match of any camera counts"
+    )
+    measures.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3)")
+    measures.add_argument("--multi-query", action="store_true", help="all pictures of a person in a camera ask as one")
+    measures.add_argument("--camera-pairs", action="store_true", help="rank-1 and mAP for every pair of cameras")
+    measures.add_argument(
+        "--single-gallery-shot",
+        action="store_true",
+        help="CUHK03's classic metric, one gallery picture a person (on CUHK03: always)",
+    )
     foreign = parser.add_argument_group("ONNX files of other programs")
     foreign.add_argument("--input-layout", choices=list(INPUT_LAYOUTS))
     foreign.add_argument("--size", type=_size, metavar="HxW", help="of the crops, where the file leaves it open")

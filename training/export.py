@@ -1,14 +1,17 @@
 """Write a checkpoint as a model file: `python training/export.py RUN/checkpoint.pt --data market1501 --precision int8`.
 
 The file is all that the service needs: preprocessing inside the graph, the contract in its metadata, its
-expected answer to a generated pattern, and the figures that were measured on the file itself.
+expected answer to a generated pattern, and the figures and the distances between strangers that were measured
+on the file itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
@@ -17,20 +20,57 @@ from typing import get_args
 
 import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 
 from training.config import Config
-from training.data import market1501
 from training.data.dataset import Dataset, Sample
+from training.data.holdout import hold_out
 from training.data.images import read_crop
+from training.data.reading import LAYOUTS, read
+from training.loop.runlog import data_fingerprint
 from training.modelfile.graph import export_graph
+from training.modelfile.half import halve
 from training.modelfile.metadata import describe, measured, write_metadata
 from training.modelfile.parity import CROPS, Crops, ExportError, Precision, Reference, check_parity
 from training.modelfile.quantise import quantise
+from training.network.model import Embedder
 from training.network.stored import Checkpoint, load_checkpoint_model, read_checkpoint
+from training.retrieval.calibration import FEWEST_PAIRS, impostor_curve
+from training.retrieval.embedding import embed_samples
 from training.retrieval.onnx_model import OnnxModel
 from training.retrieval.protocol import Evaluation, evaluate, file_sha256
 
+DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")  # of a training run; each is evaluated, which takes time
 CALIBRATION_CROPS = 256
+
+
+@dataclass(frozen=True)
+class TrainPart:
+    """The training pictures of a data set: what the network learnt from, and the identities that it never saw."""
+
+    learnt: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]  # to measure distances between strangers on
+    reason: str = ""  # why there are none
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, data: Dataset) -> TrainPart:
+        """Nobody is held out of data that the network was not trained on: all of it is as good to calibrate int8."""
+        config = checkpoint.config
+        if not config.calibration_identities:
+            return cls(data.train, (), "no identities were held out of training")
+        if data_fingerprint(data)["sha256"] != checkpoint.state["data"]["sha256"]:
+            return cls(data.train, (), f"the held-out identities are of {checkpoint.data_name}, not of this data")
+        learnt, held_out = hold_out(data.train, config.calibration_identities, config.seed)
+        if stranger_pairs(held_out) < FEWEST_PAIRS:
+            return cls(learnt, (), f"the held-out pictures make less than {FEWEST_PAIRS} pairs of different people")
+        return cls(learnt, held_out)
+
+    def curve(self) -> str:
+        """What the impostor-distance curve is measured on, or why there is none."""
+        if self.reason:
+            return f"no impostor-distance curve: {self.reason}"
+        people = len({sample.identity for sample in self.held_out})
+        return f"impostor-distance curve of {people} held-out identities"
 
 
 @dataclass(frozen=True)
@@ -39,14 +79,15 @@ class Exported:
 
     path: Path
     evaluation: Evaluation | None
+    curve: str  # of impostor distances: what it was measured on, or why there is none
 
     def summary(self) -> str:
         size = f"{self.path}: {self.path.stat().st_size / 1e6:.1f} MB"
         if self.evaluation is None:
-            return size
+            return f"{size}; {self.curve}"
         metrics = self.evaluation.metrics
         figures = f"rank-1 {100 * metrics.rank(1):.2f}, mAP {100 * metrics.mAP:.2f}"
-        return f"{size}, {figures} on {self.evaluation.data}"
+        return f"{size}, {figures} on {self.evaluation.data}; {self.curve}"
 
 
 def export(
@@ -63,9 +104,11 @@ def export(
     """Write `checkpoint` to `output`, whole or not at all.
 
     Args:
-        data: calibrates int8 (training part), checks parity and measures the file (test part).
+        data: calibrates int8 (training part), checks parity and measures the file (test part). Where it is what the
+            checkpoint was trained on, the identities held out of training give the impostor-distance curve.
         name: of the model; that of the data it was trained on and the precision if not given.
-        licence_notice: what the training data allows; known for Market-1501.
+        licence_notice: what the training data allows; known for the published data sets.
+        measure: evaluate the file on the test part.
 
     Raises:
         ValueError: a checkpoint without full-size epochs, or a picture that cannot be read.
@@ -73,25 +116,62 @@ def export(
     """
     config = checkpoint.config
     model = load_checkpoint_model(checkpoint)
+    part = TrainPart.of(checkpoint, data)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
-        path = Path(folder) / "fp32.onnx"
-        export_graph(model, config, path)
-        queries = list(islice(cycle(spread(data.query, CROPS)), CROPS))
-        reference = Reference.of(model, crops_of(queries, config))
-        check_parity(reference, path, "fp32")  # int8 is made of this file: its own bound is too wide to see all faults
-        if precision == "int8":
-            path = quantise(path, spread(data.train, CALIBRATION_CROPS), config)
-            check_parity(reference, path, precision)
+        path = write_checked(model, config, Path(folder), precision, data.query, part.learnt)
         metadata = describe(checkpoint, path, precision, name, licence_notice)
         write_metadata(path, metadata)
-        evaluation = None
-        if measure:
-            evaluation = evaluate(OnnxModel(path), data, console=console)
-            write_metadata(path, metadata | measured(evaluation))
+        file = OnnxModel(path)
+        metadata |= measure_impostors(file, part.held_out, console)
+        evaluation = evaluate(file, data, console=console) if measure else None
+        write_metadata(path, metadata | (measured(evaluation) if evaluation else {}))
+        if evaluation:
             evaluation = replace(evaluation, model=str(output), sha256=file_sha256(path))
         path.replace(output)
-    return Exported(output, evaluation)
+    return Exported(output, evaluation, part.curve())
+
+
+def write_checked(
+    model: Embedder,
+    config: Config,
+    folder: Path,
+    precision: Precision,
+    queries: Sequence[Sample],
+    calibration: Sequence[Sample],
+) -> Path:
+    """The model's file of that precision, without metadata, in `folder`; raises ExportError as `check_parity` does."""
+    path = folder / "fp32.onnx"
+    export_graph(model, config, path)
+    crops = crops_of(list(islice(cycle(spread(queries, CROPS)), CROPS)), config)
+    reference = Reference.of(model, crops)
+    check_parity(reference, path, "fp32")  # int8's own bound is too wide to see all faults of the file it is made of
+    match precision:
+        case "fp32":
+            return path
+        case "fp16":
+            path = halve(path)
+        case "int8":
+            path = quantise(path, spread(calibration, CALIBRATION_CROPS), config)
+    check_parity(reference, path, precision)
+    return path
+
+
+def measure_impostors(file: OnnxModel, held_out: Sequence[Sample], console: Console | None) -> dict[str, str]:
+    """The impostor-distance curve of a model file as metadata; nothing without held-out pictures."""
+    if not held_out:
+        return {}
+    with Progress(console=console, transient=True, disable=console is None) as bar:
+        task = bar.add_task("held-out identities", total=len(held_out))
+        embeddings = embed_samples(file, held_out, advance=lambda n: bar.update(task, advance=n))
+    identities = np.array([sample.identity for sample in held_out])
+    return {"impostor_curve": json.dumps(impostor_curve(embeddings, identities))}
+
+
+def stranger_pairs(samples: Sequence[Sample]) -> int:
+    """How many pairs of pictures are of two people."""
+    pictures = Counter(sample.identity for sample in samples)
+    return (len(samples) ** 2 - sum(count**2 for count in pictures.values())) // 2
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -111,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         exported = export(
             read_checkpoint(options.checkpoint),
-            market1501.read(options.data),
+            read(options.data, options.layout, ignore_cameras=options.ignore_cameras),
             output,
             options.precision,
             name=options.name,
@@ -132,14 +212,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="data set in Market-1501 layout")
+    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="data set: a folder or a CSV file")
+    parser.add_argument("--layout", choices=LAYOUTS, help="of the data set (default: found out by looking)")
+    parser.add_argument("--ignore-cameras", action="store_true", help="take every camera as unknown")
     parser.add_argument("--output", type=Path, help="default: beside the checkpoint")
     parser.add_argument("--precision", choices=get_args(Precision), default="int8")
     parser.add_argument("--name", help="of the model (default: its training data and precision)")
     parser.add_argument(
         "--licence-notice", metavar="TEXT", help="default: that of the data it was trained on, where it is known"
     )
-    parser.add_argument("--no-evaluation", action="store_true", help="write no figures into the file")
+    parser.add_argument("--no-evaluation", action="store_true", help="do not measure the file on the test part")
     return parser.parse_args(argv)
 
 

@@ -1,7 +1,8 @@
 """Train a network: `python training/train.py --preset strong --data market1501 --weights resnet50.pt`.
 
 A run lives in a folder outside the checkout. The same command continues a run that was stopped, from its
-last complete epoch; on a CPU, with the same number of threads and the same torch, to the bit.
+last complete epoch; on a CPU, with the same number of threads and the same torch, to the bit. On several
+cards: `torchrun --nproc-per-node 4 -- training/train.py …` (without the two dashes torchrun takes --run for its own).
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
 
 import torch
 from rich.console import Console
 from rich.logging import RichHandler
 
 from training.config import PRESETS, Config, ConfigError, build_config
-from training.data import market1501, synthetic
+from training.data import synthetic
+from training.data.cache import check_readable
 from training.data.dataset import Dataset, short_name
+from training.data.reading import LAYOUTS, read
 from training.loop import runlog
+from training.loop.distributed import Processes, joined
 from training.loop.engine import NotFinite
+from training.loop.files import NotWritten
 from training.loop.trainer import Trainer
 from training.network.device import find_device
 from training.network.stored import read_checkpoint
@@ -32,7 +36,7 @@ log = logging.getLogger("training")
 RUNS = Path.home() / "resight-runs"
 DRAWN = "drawn"
 
-Exporter = Callable[[Path, Dataset, Path, Console], None]
+Exporter = Callable[[Path, Dataset, Path, Console | None], None]
 
 
 class Refused(RuntimeError):
@@ -40,40 +44,54 @@ class Refused(RuntimeError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 trained and exported; 1 stopped before that (interrupted: the same command continues; not
-    finite or an export refused: the message says what to do); 2 bad input."""
+    """Exit codes: 0 trained and exported; 1 stopped before that (interrupted or a full disk: the same command
+    continues; not finite or an export refused: the message says what to do); 2 bad input."""
     arguments = parse(argv)
-    console = Console(stderr=True)
-    handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
-        train(arguments, console)
+        train(arguments)
+    except (NotFinite, NotWritten, Refused) as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (NotFinite, Refused) as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command continues the run", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"stopped: {interrupt}" if str(interrupt) else "stopped", file=sys.stderr)
         return 1
     return 0
 
 
-def train(arguments: argparse.Namespace, console: Console) -> None:
-    """Train, export and measure as the arguments say."""
+def train(arguments: argparse.Namespace) -> None:
+    """Train, export and measure as the arguments say; of several processes the first exports."""
     config = build_config(arguments.preset, arguments.config, arguments.set)
-    device = find_device(arguments.device)
     export_all = None if arguments.no_export else load_exporter()  # before hours of training, not after
-    data, run = find_data(arguments, config)
-    if data.left_out:
-        log.info("%d junk and distractor pictures of bounding_box_train are left out", data.left_out)
-    trained = Trainer(config, data, run, device, console).train(arguments.weights, arguments.teacher)
-    if export_all is not None:
+    with joined(find_device(arguments.device)) as (processes, device):
+        console = speak(processes)
+        data, run = find_data(arguments, config, processes)
+        for note in data.notes:
+            log.info(note)
+        if data.left_out:
+            log.info("%d junk and distractor pictures of the training part are left out", data.left_out)
+        if processes.first:
+            check_readable((*data.query, *data.gallery), console=console)
+        trainer = Trainer(config, data, run, device, console, processes)
+        trained = trainer.train(arguments.weights, arguments.teacher)
+    if export_all is not None and processes.first:
         export_all(trained, data, run, console)
 
 
-def find_data(arguments: argparse.Namespace, config: Config) -> tuple[Dataset, Path]:
+def speak(processes: Processes) -> Console | None:
+    """Let the log appear beside progress bars on a console: the first process's, for the others only fail."""
+    if not processes.first:
+        logging.basicConfig(level=logging.ERROR)
+        return None
+    console = Console(stderr=True)
+    handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    return console
+
+
+def find_data(arguments: argparse.Namespace, config: Config, processes: Processes) -> tuple[Dataset, Path]:
     """The data set, drawn where none is given, and the run's folder."""
 
     def run_folder(data_name: str) -> Path:
@@ -81,12 +99,15 @@ def find_data(arguments: argparse.Namespace, config: Config) -> tuple[Dataset, P
         return run or RUNS / f"{arguments.preset}-{short_name(data_name)}-{config.sha256()[:8]}"
 
     if arguments.data is not None:
-        data = market1501.read(arguments.data)
+        data = read(arguments.data, arguments.layout, ignore_cameras=arguments.ignore_cameras)
         return data, run_folder(data.name)
     if arguments.preset != "smoke":
-        raise ConfigError("--data is needed: the folder that holds bounding_box_train, query and bounding_box_test")
+        raise ConfigError("--data is needed: the folder of a data set, or a CSV file (docs/training.md)")
     run = run_folder(DRAWN)
-    return market1501.read(draw_data(run / DRAWN)), run
+    if processes.first:
+        draw_data(run / DRAWN)
+    processes.wait()
+    return read(run / DRAWN, "market1501"), run
 
 
 def draw_data(folder: Path) -> Path:
@@ -106,18 +127,18 @@ def load_exporter() -> Exporter:
         ValueError: the packages for it are not installed.
     """
     try:
-        from training.export import export
-        from training.modelfile.parity import ExportError, Precision
+        from training.export import DEFAULT_PRECISIONS, export
+        from training.modelfile.parity import ExportError
     except ImportError as error:
         raise ValueError(
             f"exporting needs onnx and onnxruntime ({error}): install resight[cpu,train] or resight[gpu,train], "
             "or train with --no-export"
         ) from error
 
-    def export_all(trained: Path, data: Dataset, run: Path, console: Console) -> None:
+    def export_all(trained: Path, data: Dataset, run: Path, console: Console | None) -> None:
         checkpoint = read_checkpoint(trained)
         results = []
-        for precision in get_args(Precision):
+        for precision in DEFAULT_PRECISIONS:
             log.info("exporting %s", precision)
             try:
                 exported = export(checkpoint, data, run / f"model-{precision}.onnx", precision, console=console)
@@ -140,9 +161,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data",
         type=Path,
-        metavar="FOLDER",
-        help="data set in Market-1501 layout, folders or zips (smoke draws one)",
+        metavar="PATH",
+        help="folder of a data set, or a CSV file (smoke draws one)",
     )
+    parser.add_argument("--layout", choices=LAYOUTS, help="of the data (default: found out by looking)")
+    parser.add_argument("--ignore-cameras", action="store_true", help="take every camera as unknown")
     parser.add_argument(
         "--weights", default="none", metavar="FILE", help="state dict for the backbone, 'imagenet' or 'none'"
     )

@@ -54,11 +54,53 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
         ("layers=[1, 0, 1, 1]", "every stage needs a block"),
         ("base_width=0", "from 1 to 1024"),
         ("seed=-1", "from 0 to"),
+        ("ema=1", "from 0 to 0.99999"),
+        ("step_epochs=0", "at least 1"),
+        ("step_factor=0", "above 0"),
+        ("step_factor=2", "above 0"),
+        ("optimizer=sgd", "one of adam, adamw"),
+        ("schedule=linear", "one of cosine, step"),
+        ("losses=circle", "one of both, cross_entropy, triplet"),
+        ("precision=fp8", "one of fp32, bf16, fp16"),
+        ("attention=cross", "one of none, spatial, self"),
+        ("group=camera_id", "one of identity, camera"),
+        ("compile=1", "compile is a bool"),
+        ("eval_every=-1", "at least 0"),
+        ("embedding_dim=9000", "from 0 to 8192"),
+        ("calibration_identities=1", "two identities or more"),
     ],
 )
 def test_bad_settings_are_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_config("smoke", overrides=[override])
+
+
+FROZEN = ("frozen_stages=5", "attention=none", "losses=triplet")
+
+
+def test_something_must_be_left_to_learn() -> None:
+    with pytest.raises(ConfigError, match="nothing is left to learn"):
+        build_config("smoke", overrides=FROZEN)
+    # A later override wins.
+    for more in ("frozen_stages=4", "attention=spatial", "losses=both", "embedding_dim=8", "distillation=1"):
+        build_config("smoke", overrides=[*FROZEN, more])
+
+
+def test_the_paper_is_section_4_2() -> None:
+    """Batches of 32, Adam at 3e-4, a tenth every 100 of 800 epochs; the readings of docs/reproduction.md."""
+    paper = build_config("paper")
+    assert (paper.height, paper.width, paper.last_stride, paper.bnneck) == (256, 128, 2, False)
+    assert (paper.identities * paper.shots, paper.epoch, paper.epochs, paper.warmup_epochs) == (
+        32,
+        "identities",
+        800,
+        0,
+    )
+    assert (paper.optimizer, paper.learning_rate, paper.weight_decay) == ("adam", 3e-4, 5e-4)
+    assert (paper.schedule, paper.step_epochs, paper.step_factor) == ("step", 100, 0.1)
+    assert (paper.losses, paper.margin, paper.soft_margin, paper.label_smoothing) == ("both", 0.3, False, 0.1)
+    assert (paper.attention, paper.attention_scores, paper.value_reduction) == ("self", "softmax", 1)
+    assert (paper.erasing, paper.vertical_flip, paper.ema, paper.calibration_identities) == (0, 0, 0, 0)
 
 
 def test_every_number_has_a_range() -> None:

@@ -3,37 +3,55 @@ from __future__ import annotations
 import base64
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from service.inference.model import read_model
+from service.inference.model import ImpostorCurve, read_model
+from tests.training.drawn_checkpoint import draw_checkpoint, tiny_config
 from training import export as command
-from training.config import Config, build_config
-from training.data.dataset import Dataset
-from training.export import export, main
-from training.loop.trainer import Trainer
+from training.data import market1501, synthetic
+from training.data.dataset import Dataset, Sample
+from training.data.holdout import hold_out
+from training.export import DEFAULT_PRECISIONS, export, main, stranger_pairs
 from training.modelfile.graph import export_graph
-from training.modelfile.metadata import LICENCE_NOTICES, architecture, map_size
+from training.modelfile.half import halve
+from training.modelfile.metadata import LICENCE_NOTICES
 from training.modelfile.parity import ExportError, Precision
 from training.modelfile.pattern import draw_pattern
 from training.modelfile.quantise import quantise
-from training.network.resnet import ResNet
-from training.network.stored import Checkpoint, load_checkpoint_model, read_checkpoint
-from training.retrieval.onnx_model import OnnxModel, open_session
+from training.network.stored import Checkpoint, load_checkpoint_model
+from training.retrieval.calibration import RATES, impostor_curve
+from training.retrieval.embedding import embed_samples
+from training.retrieval.onnx_model import OnnxModel
 
-CONFIG = build_config("smoke", overrides=["epochs=4", "identities=4", "shots=2", "base_width=8"])
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+HELD_OUT = 5  # of 16 identities: 20 pictures make 160 pairs of strangers
 
 
 @pytest.fixture(scope="module")
-def checkpoint(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return read_checkpoint(Trainer(CONFIG, data, tmp_path_factory.mktemp("run"), "cpu").train("none"))
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More people than elsewhere: int8 needs enough pictures to calibrate on when some are held out."""
+    folder = tmp_path_factory.mktemp("drawn")
+    synthetic.draw_market1501(folder, train_identities=16, test_identities=4, cameras=2, shots=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(drawn: Path) -> Dataset:
+    return market1501.read(drawn)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data: Dataset) -> Checkpoint:
+    changes = {"attention_scores": "sigmoid", "value_reduction": 1, "embedding_dim": 32}
+    return draw_checkpoint(data, tiny_config(calibration_identities=HELD_OUT, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -52,30 +70,32 @@ def copied_graph(traced: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def files(checkpoint: Checkpoint, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(checkpoint: Checkpoint, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Path]:
     """An exported file for each precision."""
     folder = tmp_path_factory.mktemp("export")
     return {
         precision: export(
             checkpoint, data, folder / f"{precision}.onnx", precision, name="tiny", licence_notice="for the test"
         ).path
-        for precision in get_args(Precision)
+        for precision in PRECISIONS
     }
 
 
-@pytest.fixture(params=["fp32", "int8"])
-def exported(request: pytest.FixtureRequest, files: dict[str, Path]) -> Path:
+@pytest.fixture(params=PRECISIONS)
+def exported(request: pytest.FixtureRequest, files: dict[Precision, Path]) -> Path:
     return files[request.param]
 
 
 def test_the_service_accepts_the_file(exported: Path) -> None:
     info = read_model(exported).info
     assert (info.name, info.licence_notice) == ("tiny", "for the test")
-    assert (info.height, info.width, info.embedding_dim) == (64, 32, 256)
+    assert (info.height, info.width, info.embedding_dim) == (64, 32, 32)
     assert info.map_height * info.map_width == 8
     assert info.metrics is not None
     assert set(info.metrics) >= {"rank1", "mAP"}
     assert info.training_data.startswith("drawn")
+    assert f"{HELD_OUT} of the identities held out" in info.training_data
+    assert info.precision == exported.stem
 
 
 def test_the_file_carries_its_own_answer_to_the_pattern(exported: Path) -> None:
@@ -91,42 +111,6 @@ def test_batches_of_any_size_give_the_same_rows(exported: Path) -> None:
     rows = np.concatenate([model.embed(crop[None]) for crop in crops])
     np.testing.assert_allclose(model.embed(crops), rows, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-
-
-def test_fp32_is_pytorch_and_its_attention_too(checkpoint: Checkpoint, files: dict[str, Path]) -> None:
-    crops = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), np.uint8)
-    embedding, attention = open_session(files["fp32"]).run(["embedding", "attention"], {"crops": crops})
-    with torch.inference_mode():
-        expected = load_checkpoint_model(checkpoint)(torch.from_numpy(crops))
-    np.testing.assert_allclose(embedding, expected[0].numpy(), atol=1e-5)
-    np.testing.assert_allclose(attention, expected[1].numpy(), atol=1e-5)
-    np.testing.assert_allclose(attention.sum(axis=2), 1, atol=1e-5)
-
-
-def test_int8_is_quantised_as_it_says(files: dict[str, Path]) -> None:
-    graph = onnx.load(files["int8"]).graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    first, *convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    assert len(convolutions) == 20  # 4 blocks of 3 and a shortcut each, f and g, h in two
-    producers = {output: node for node in graph.node for output in node.output}
-    assert producers[first.input[0]].op_type == "Div"  # the normalised picture, not quantised
-    assert all(producers[node.input[0]].op_type == "DequantizeLinear" for node in convolutions)
-    for node in convolutions:
-        weights = onnx.numpy_helper.to_array(tensors[producers[node.input[1]].input[0]])
-        scales = onnx.numpy_helper.to_array(tensors[producers[node.input[1]].input[1]])
-        assert weights.dtype == np.int8
-        assert len(scales) == len(weights)  # one for each output channel
-        assert np.abs(weights.astype(int)).max() <= 64  # 7 bits
-
-
-def test_no_relu_follows_a_signed_range(files: dict[str, Path]) -> None:
-    """A Conv quantised over [min, max] before a ReLU would throw half of its 256 steps away."""
-    nodes = onnx.load(files["int8"]).graph.node
-    producers = {output: node for node in nodes for output in node.output}
-    assert any(node.op_type == "Conv" for node in nodes)
-    for node in nodes:
-        if node.op_type == "Relu":
-            assert producers[node.input[0]].op_type != "DequantizeLinear"
 
 
 def producer(graph: onnx.GraphProto, output: str) -> onnx.NodeProto:
@@ -219,30 +203,95 @@ def test_a_file_that_differs_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("step", "precision"), [(halve, "fp16"), (quantise, "int8")])
 @pytest.mark.parametrize(("fault", "message"), [(random_layer4, "has cosine"), (no_normalisation, "no unit vectors")])
-def test_int8_is_compared_too(
+def test_what_is_made_of_the_fp32_file_is_compared_too(
     checkpoint: Checkpoint,
     data: Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     fault: Callable[[onnx.GraphProto], None],
     message: str,
+    step: Callable[..., Path],
+    precision: Precision,
 ) -> None:
     def faulty(path: Path, *arguments: Any) -> Path:
         altered(path, fault)
-        return quantise(path, *arguments)
+        return step(path, *arguments)
 
-    monkeypatch.setattr(command, "quantise", faulty)
-    with pytest.raises(ExportError, match=f"the int8 file's embedding.*{message}.*nothing was written"):
-        export(checkpoint, data, tmp_path / "m.onnx", "int8")
+    monkeypatch.setattr(command, step.__name__, faulty)
+    with pytest.raises(ExportError, match=f"the {precision} file's embedding.*{message}.*nothing was written"):
+        export(checkpoint, data, tmp_path / "m.onnx", precision)
     assert list(tmp_path.iterdir()) == []
+
+
+def curve_of(path: Path) -> ImpostorCurve | None:
+    """As the service reads it."""
+    return read_model(path).info.impostor_curve
+
+
+def test_the_curve_is_of_the_file_and_of_people_that_it_never_saw(
+    exported: Path, checkpoint: Checkpoint, data: Dataset
+) -> None:
+    learnt, held_out = hold_out(data.train, HELD_OUT, checkpoint.config.seed)
+    assert not {sample.identity for sample in learnt} & {sample.identity for sample in held_out}
+    embeddings = embed_samples(OnnxModel(exported), held_out)
+    expected = impostor_curve(embeddings, np.array([sample.identity for sample in held_out]))
+    curve = curve_of(exported)
+    assert curve is not None
+    assert curve.false_match_rate == RATES
+    np.testing.assert_allclose(curve.distance, expected["distance"], atol=1e-5)
+    assert list(curve.extrapolated) == expected["extrapolated"]
+
+
+def test_without_held_out_identities_there_is_no_curve(checkpoint: Checkpoint, data: Dataset, tmp_path: Path) -> None:
+    config = replace(checkpoint.config, calibration_identities=0)
+    exported = export(replace(checkpoint, config=config), data, tmp_path / "m.onnx", "fp32", measure=False)
+    assert curve_of(exported.path) is None
+    assert "no impostor-distance curve: no identities were held out" in exported.summary()
+
+
+def test_other_data_give_no_curve(checkpoint: Checkpoint, data: Dataset, tmp_path: Path) -> None:
+    """The people held out of one data set cannot be found in another."""
+    other = replace(data, train=data.train[1:])
+    exported = export(checkpoint, other, tmp_path / "m.onnx", "fp32", measure=False)
+    assert curve_of(exported.path) is None
+    assert f"the held-out identities are of {data.name}, not of this data" in exported.summary()
+
+
+def test_too_few_strangers_give_no_curve(checkpoint: Checkpoint, data: Dataset, tmp_path: Path) -> None:
+    config = replace(checkpoint.config, calibration_identities=4)  # 16 pictures: 96 pairs
+    exported = export(replace(checkpoint, config=config), data, tmp_path / "m.onnx", "fp32", measure=False)
+    assert curve_of(exported.path) is None
+    assert "less than 100 pairs" in exported.summary()
+
+
+def test_stranger_pairs_are_pairs_of_two_people(data: Dataset) -> None:
+    samples = data.train[:11]
+    loop = [(a, b) for n, a in enumerate(samples) for b in samples[:n] if a.identity != b.identity]
+    assert stranger_pairs(samples) == len(loop) > 0
+    assert stranger_pairs(()) == 0
+
+
+def test_int8_is_calibrated_on_what_was_learnt(
+    checkpoint: Checkpoint, data: Dataset, traced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The curve would not be of strangers if the file had been fitted to them."""
+    calibrated: list[Sample] = []
+
+    def watched(path: Path, samples: Sequence[Sample], *arguments: Any) -> Path:
+        calibrated.extend(samples)
+        return quantise(path, samples, *arguments)
+
+    monkeypatch.setattr(command, "quantise", watched)
+    export(checkpoint, data, tmp_path / "m.onnx", "int8", measure=False)
+    assert calibrated == list(hold_out(data.train, HELD_OUT, checkpoint.config.seed)[0])
 
 
 def test_the_file_speaks_of_what_it_was_trained_on(checkpoint: Checkpoint, data: Dataset, tmp_path: Path) -> None:
     """Whatever it is exported with."""
     trained_on = {**checkpoint.state["data"], "name": "Market-1501"}
-    starts = [{"revision": "first"}, {"revision": "second"}]
-    market = replace(checkpoint, state={**checkpoint.state, "data": trained_on, "environments": starts})
+    market = replace(checkpoint, state={**checkpoint.state, "data": trained_on})
     info = read_model(export(market, data, tmp_path / "m.onnx", "fp32", measure=False).path).info
     assert info.name == "market1501-fp32"
     assert info.licence_notice == LICENCE_NOTICES["Market-1501"]
@@ -258,34 +307,46 @@ def test_the_evaluation_is_of_the_file_that_is_left(checkpoint: Checkpoint, data
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
-@pytest.mark.parametrize("last_stride", [1, 2])
-@pytest.mark.parametrize("size", [(256, 128), (64, 32), (100, 50), (33, 65)])
-def test_the_map_has_the_size_that_the_network_makes(size: tuple[int, int], last_stride: Literal[1, 2]) -> None:
-    config = Config(height=size[0], width=size[1], last_stride=last_stride)
-    with torch.inference_mode():
-        shape = ResNet((1, 1, 1, 1), 1, last_stride).eval()(torch.zeros(1, 3, *size)).shape
-    assert map_size(config) == shape[2:]
+@pytest.fixture
+def stored(checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    """The checkpoint as a file."""
+    path = tmp_path / "run" / "checkpoint.pt"
+    path.parent.mkdir()
+    torch.save(checkpoint.state, path)
+    return path
 
 
-def test_the_architecture_tells_the_choices() -> None:
-    paper, strong = architecture(Config()), architecture(build_config("strong"))
-    assert paper.startswith("resnet50, stride in the 1x1 convolution, last stride 2, ")
-    assert "unscaled scores" in paper
-    assert ", scaled scores" in strong
-    assert "3x3 convolution" in architecture(Config(stride_placement="3x3"))
+def test_the_command_writes_beside_the_checkpoint(
+    stored: Path, drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(drawn), "--layout", "market1501", "--precision", "fp16", "--no-evaluation"]
+    assert main([str(stored), *arguments]) == 0
+    path = stored.with_name("model-fp16.onnx")
+    info = read_model(path).info
+    assert (info.precision, info.protocol, info.metrics) == ("fp16", "not evaluated", None)
+    printed = capsys.readouterr().out
+    assert f"{path}: {path.stat().st_size / 1e6:.1f} MB" in printed
+    assert "impostor-distance curve of 5 held-out identities" in printed
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["absent.pt", "--data", "DRAWN"], "absent.pt"),
-        (["CHECKPOINT", "--data", "nowhere"], "nowhere is no folder"),
+        (["CHECKPOINT", "--data", "nowhere"], "nowhere"),
+        (["CHECKPOINT", "--data", "DRAWN", "--layout", "dukemtmc"], "0001_c2_f0046182.jpg"),
         (["README.md", "--data", "DRAWN"], "no checkpoint of training/train.py"),
     ],
 )
 def test_bad_input_is_one_sentence(
-    arguments: list[str], message: str, checkpoint: Checkpoint, drawn: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, stored: Path, drawn: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = {"DRAWN": str(drawn), "CHECKPOINT": str(checkpoint.path)}
+    words = {"DRAWN": str(drawn), "CHECKPOINT": str(stored)}
     assert main([words.get(word, word) for word in arguments]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+
+
+def test_the_precisions_of_a_training_run_are_known() -> None:
+    assert set(DEFAULT_PRECISIONS) <= set(PRECISIONS)

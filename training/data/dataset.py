@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 JUNK = -1  # a detection that is no person, or a part of one: ignored by the protocol
 DISTRACTOR = 0  # a person who is no query: counts as a wrong answer
+UNKNOWN_CAMERA = -1  # equals no camera, not even another unknown one
 
 
 class DataError(ValueError):
@@ -33,6 +34,8 @@ class Dataset:
     query: tuple[Sample, ...]
     gallery: tuple[Sample, ...]
     left_out: int = 0  # junk and distractors of the train part: nobody can be learnt from them
+    multi_query: tuple[Sample, ...] = ()  # every picture of the queries' identities and cameras, where there are such
+    notes: tuple[str, ...] = ()  # what a user should know before hours of training: a sentence each
 
 
 def short_name(name: str) -> str:

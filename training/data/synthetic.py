@@ -59,11 +59,13 @@ def draw_market1501(
     cameras: int = 3,
     shots: int = 3,
     seed: int = 0,
+    multi_query: bool = False,
 ) -> None:
     """Write `bounding_box_train`, `bounding_box_test` and `query` with JPEG crops of 64x128 into `folder`.
 
     Every identity has `shots` crops in each camera. The first one of a test identity is its query, the
-    others lie in the gallery, together with some distractors (0000) and badly cut crops (-1).
+    others lie in the gallery, together with some distractors (0000) and badly cut crops (-1). With
+    `multi_query` all crops of the test identities also lie in `gt_bbox`.
 
     Raises ValueError for numbers of which no re-identification set can be made.
     """
@@ -78,6 +80,8 @@ def draw_market1501(
         *_test_crops(train_identities, test_identities, cameras, shots),
         *_noise_crops(test_identities * cameras * (shots - 1), cameras),
     ]
+    if multi_query:
+        crops += _hand_drawn_crops(train_identities, test_identities, cameras, shots)
     _write(folder, crops, seed)
 
 
@@ -117,6 +121,11 @@ def _test_crops(first: int, identities: int, cameras: int, shots: int) -> Iterat
             yield Crop("query", _name(identity, camera, shot, box=0), identity, camera, shot)
         else:
             yield Crop("bounding_box_test", _name(identity, camera, shot), identity, camera, shot)
+
+
+def _hand_drawn_crops(first: int, identities: int, cameras: int, shots: int) -> Iterator[Crop]:
+    for identity, camera, shot in _grid(range(first + 1, first + identities + 1), cameras, shots):
+        yield Crop("gt_bbox", _name(identity, camera, shot, box=0), identity, camera, shot)
 
 
 def _noise_crops(gallery: int, cameras: int) -> Iterator[Crop]:
@@ -221,6 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cameras", type=int, default=3)
     parser.add_argument("--shots", type=int, default=3, help="crops of an identity in each camera (default 3)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--multi-query", action="store_true", help="also draw gt_bbox, for the multi-query protocol")
     parser.add_argument("--examples", action="store_true", help="write the README's example crops instead")
     options = parser.parse_args(arguments)
     if options.examples:
@@ -234,6 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.cameras,
             options.shots,
             options.seed,
+            options.multi_query,
         )
     except ValueError as error:
         print(f"synthetic: {error}", file=sys.stderr)

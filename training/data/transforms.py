@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from kornia.augmentation import RandomAffine, RandomErasing, RandomHorizontalFlip
+from kornia.augmentation import ColorJitter, RandomAffine, RandomErasing, RandomHorizontalFlip, RandomVerticalFlip
 from torch import Tensor, nn
 
 from training.config import Config
@@ -13,21 +13,22 @@ from training.data.images import IMAGENET_MEAN, IMAGENET_STD
 class Augment:
     """uint8 [N, 3, H, W] -> normalised float32 [N, 3, H, W], augmented; draws from torch's CPU generator.
 
-    Rotation and translation are the paper's (section 3.1), as one affine warp; random erasing
-    (Zhong et al., 2020) covers with the mean colour. The pictures lie on `device`. kornia's modules stay
-    where they are made, on the CPU, and their random numbers with them: a seed draws the same for every device.
+    Rotation, translation and flips are the paper's (sections 3.1 and 4.2), the first two with `zoom` as one affine
+    warp: a picture enlarged to 9/8 and shifted by 1/16 at most is a random crop of the enlarged one. Colour changes
+    come before the normalisation; random erasing (Zhong et al., 2020) covers with the mean colour after it.
+    The pictures lie on `device`. kornia's modules stay where they are made, on the CPU, and their random numbers
+    with them: a seed draws the same for every device.
     """
 
     def __init__(self, config: Config, device: torch.device | None = None) -> None:
-        steps: list[nn.Module] = []
-        if config.rotation or config.translation:
-            shift = (config.translation, config.translation)
-            # A shift alone needs no interpolation, which would blur.
-            resample = "bilinear" if config.rotation else "nearest"
-            steps.append(RandomAffine(config.rotation, translate=shift, resample=resample, p=1.0))
+        steps = [*_warp(config)]
         if config.flip:
             steps.append(RandomHorizontalFlip(p=config.flip))
-        self.geometry = nn.Sequential(*steps)
+        if config.vertical_flip:
+            steps.append(RandomVerticalFlip(p=config.vertical_flip))
+        if config.colour:
+            steps.append(ColorJitter(brightness=config.colour, contrast=config.colour, saturation=config.colour, p=1.0))
+        self.pictures = nn.Sequential(*steps)
         self.erase: nn.Module = nn.Identity()
         if config.erasing:
             self.erase = RandomErasing(scale=(0.02, 0.4), ratio=(0.3, 3.3), value=0.0, p=config.erasing)
@@ -36,6 +37,18 @@ class Augment:
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
-        x = self.geometry(pictures.float() / 255)
+        x = self.pictures(pictures.float() / 255)
         erased: Tensor = self.erase((x - self.mean) / self.std)
         return erased
+
+
+def _warp(config: Config) -> list[nn.Module]:
+    if not config.rotation and not config.translation and config.zoom == 1:
+        return []
+    shift = (config.translation, config.translation)
+    scale = None if config.zoom == 1 else (config.zoom, config.zoom)
+    # A shift alone needs no interpolation, which would blur.
+    resample = "bilinear" if config.rotation or scale else "nearest"
+    # Where zoom is to leave no border, a rotation's corners are no black ones either.
+    padding = "border" if scale else "zeros"
+    return [RandomAffine(config.rotation, shift, scale, resample=resample, padding_mode=padding, p=1.0)]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.data.arrays import read_array
+
 
 @dataclass(frozen=True)
 class Teacher:
@@ -26,12 +28,11 @@ def read_teacher(path: Path, count: int) -> Teacher:
     Raises:
         ValueError: no such array, another number of rows, or a row without direction.
     """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no .npy file of teacher embeddings: {error}") from error
-    if array.ndim != 2 or len(array) != count:
-        raise ValueError(f"{path} has shape {array.shape}: one row for each of the {count} training pictures is needed")
+    array = read_array(path)
+    if array.ndim != 2 or len(array) != count or array.dtype.kind != "f":
+        raise ValueError(
+            f"{path} holds {array.dtype} {array.shape}: floats ({count}, D) are needed, one row a training picture"
+        )
     embeddings = functional.normalize(torch.from_numpy(array.astype(np.float32)), dim=1)
     if not torch.isfinite(embeddings).all() or (embeddings.norm(dim=1) < 0.5).any():
         raise ValueError(f"{path} holds rows that are zero, infinite or NaN")

@@ -1,12 +1,14 @@
-"""What a run leaves to read: run.json (settings, environments, data), log.jsonl (a line an epoch), results.json."""
+"""What a run leaves to read: run.json (settings, environments, data), log.jsonl (a line an epoch), steps.jsonl
+(a line a step), results.json."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ import kornia
 import numpy as np
 import torch
 
-from training.data.dataset import Dataset
+from training.data.dataset import UNKNOWN_CAMERA, Dataset, Sample
+from training.loop import files
 
-LOG, RUN, RESULTS = "log.jsonl", "run.json", "results.json"
+LOG, STEPS, RUN, RESULTS = "log.jsonl", "steps.jsonl", "run.json", "results.json"
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
     """One start of a run: the versions and the device that its figures depend on."""
     chosen = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
@@ -30,6 +33,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "numpy": np.__version__,
         "kornia": str(kornia.__version__),
         "device": f"{device}: {chosen}",
+        "processes": processes,
         "threads": torch.get_num_threads(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -49,56 +53,76 @@ def source_revision() -> str:
 
 
 def data_fingerprint(data: Dataset) -> dict[str, Any]:
-    """Counts of every part, as the paper's Table 2 has them (people only), and what identifies the training part.
+    """Counts of every part, as the paper's Table 2 has them (people only), and what identifies the pictures.
 
-    `sha256` is over the names and byte lengths of the training pictures, sorted: no picture is read for it.
+    `sha256` is over names, byte lengths, identities and cameras of the training part, `test_sha256` over those of
+    query and gallery: no picture is read for them. A training identity counts by its place among the others,
+    because what it is called decides nothing that is learnt.
     """
-    digest = hashlib.sha256()
-    for name, size in sorted((sample.name, sample.size) for sample in data.train):
-        digest.update(f"{name}\0{size}\n".encode())
+    places = {identity: n for n, identity in enumerate(sorted({sample.identity for sample in data.train}))}
+    train = _sha256(("train", replace(sample, identity=places[sample.identity])) for sample in data.train)
+    test = _sha256(
+        (part, sample) for part, samples in (("query", data.query), ("gallery", data.gallery)) for sample in samples
+    )
     parts = {
         part: {
             "identities": len({sample.identity for sample in samples if sample.identity > 0}),
             "images": len(samples),
-            "cameras": len({sample.camera for sample in samples}),
+            "cameras": len({sample.camera for sample in samples} - {UNKNOWN_CAMERA}),
         }
         for part, samples in (("train", data.train), ("query", data.query), ("gallery", data.gallery))
     }
-    return {"name": data.name, **parts, "sha256": digest.hexdigest()}
+    return {"name": data.name, **parts, "sha256": train, "test_sha256": test}
+
+
+def _sha256(samples: Iterable[tuple[str, Sample]]) -> str:
+    """Of the samples of named parts, in whatever order they come."""
+    digest = hashlib.sha256()
+    for line in sorted(f"{part}\0{s.name}\0{s.size}\0{s.identity}\0{s.camera}\n" for part, s in samples):
+        digest.update(line.encode())
+    return digest.hexdigest()
 
 
 def append(folder: Path, record: dict[str, Any]) -> None:
     """Add one line to log.jsonl."""
-    with (folder / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    files.append(folder / LOG, json.dumps(record) + "\n")
 
 
-def truncate(folder: Path, epochs: int) -> None:
-    """Drop the lines of epochs that will be trained again, and a last line that was torn when the run was killed."""
-    path = folder / LOG
+def append_steps(folder: Path, epoch: int, first: int, losses: Sequence[dict[str, float]]) -> None:
+    """Add the steps of an epoch (from 1) to steps.jsonl; `first` is the number of its first step in the run."""
+    lines = [json.dumps({"epoch": epoch, "step": step, **parts}) for step, parts in enumerate(losses, first)]
+    files.append(folder / STEPS, "".join(f"{line}\n" for line in lines))
+
+
+def truncate(folder: Path, epochs: int) -> int:
+    """Drop what log.jsonl and steps.jsonl tell of epochs that will be trained again, and a last line that was torn
+    when the run was killed; the number of steps in the epochs that are left."""
+    kept, _ = (_truncate(folder / name, epochs) for name in (LOG, STEPS))
+    return sum(record.get("batches", 0) for record in kept)
+
+
+def _truncate(path: Path, epochs: int) -> list[dict[str, Any]]:
+    """The records that are left."""
     if not path.is_file():
-        return
+        return []
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            done = int(json.loads(line)["epoch"])
+            record = json.loads(line)
+            done = int(record["epoch"])
         except (ValueError, KeyError, TypeError):
             break
         if done <= epochs:
-            kept.append(line + "\n")
-    write_whole(path, "".join(kept))
+            kept.append(record)
+    write_text(path, "".join(f"{json.dumps(record)}\n" for record in kept))
+    return kept
 
 
 def write_json(path: Path, record: Any) -> None:
     """Write JSON, whole or not at all."""
-    write_whole(path, json.dumps(record, indent=2) + "\n")
+    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file by another one that is complete and on disk."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by `text`, whole or not at all."""
+    files.write_whole(path, lambda file: file.write(text.encode()))

@@ -1,52 +1,87 @@
-"""One run from its first epoch to its last: data, folder, progress, continuing."""
+"""One run from its first epoch to its last: data, folder, continuing."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from training.config import Config, ConfigError
-from training.data.cache import decode_all
 from training.data.dataset import Dataset
-from training.data.sampler import pk_batches
-from training.data.transforms import Augment
+from training.data.holdout import hold_out
 from training.loop import checkpoint, runlog
+from training.loop.board import board
 from training.loop.distillation import Distiller, read_teacher
-from training.loop.engine import Batch, Learner, Step, build_optimizer, train_epoch, warmup_cosine
-from training.loop.probe import probed
-from training.network.model import ReIDNet
+from training.loop.distributed import Processes
+from training.loop.engine import NotFinite, Step, train_epoch
+from training.loop.feed import Feed
+from training.loop.learner import Learner
+from training.loop.precision import check_precision
+from training.loop.probe import attention_figures
+from training.loop.progress import epoch_progress
+from training.loop.schedule import learning_rate_factor
+from training.loop.state import State
+from training.network.model import Embedder, ReIDNet
 from training.network.resnet import set_last_stride
 from training.network.stored import Checkpoint, read_checkpoint
 from training.network.weights import check_frozen, load_backbone
+from training.retrieval.protocol import evaluate
+from training.retrieval.torch_model import NetworkModel
 
 log = logging.getLogger("training")
+PROBED = 32  # training pictures on which the attention is looked at after every epoch
+MEASURED_BATCH = 64
+
+Record = dict[str, Any]
+
+
+class LiveModel(NetworkModel):
+    """A network that is not in a file yet; `path` is the folder of its run."""
+
+    def __init__(self, embedder: Embedder, height: int, width: int, device: torch.device, path: Path) -> None:
+        super().__init__(embedder, height, width, device)
+        self.path = path
 
 
 class Trainer:
-    """One run: its data, its folder, its progress bar. Pictures, labels and targets lie on the training device."""
+    """One run: its data and its folder. With several processes every one has a trainer, and the first one writes.
+
+    `config.calibration_identities` people of the training part are held out of it.
+
+    Raises:
+        ConfigError: the device cannot train in this precision, or the processes cannot share out a batch.
+        DataError: too few identities would be left.
+    """
 
     def __init__(
-        self, config: Config, data: Dataset, run: Path, device: torch.device | str, console: Console | None = None
+        self,
+        config: Config,
+        data: Dataset,
+        run: Path,
+        device: torch.device | str,
+        console: Console | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.config, self.data, self.run, self.console = config, data, run, console
         self.device = torch.device(device)
-        numbers = {identity: n for n, identity in enumerate(sorted({sample.identity for sample in data.train}))}
+        self.processes = processes or Processes()
+        if warning := check_precision(config, self.device):
+            log.warning(warning)
+        kept = data.train
+        if config.calibration_identities:
+            kept, _ = hold_out(data.train, config.calibration_identities, config.seed)
+        numbers = {identity: n for n, identity in enumerate(sorted({sample.identity for sample in kept}))}
         self.classes = len(numbers)
-        self.labels = [numbers[sample.identity] for sample in data.train]
-        self.label_tensor = torch.tensor(self.labels, device=self.device)
-        self.augment = Augment(config, self.device)
-        self.pictures = torch.empty(0)  # decoded, uint8 [N, 3, H, W], at the size that the epoch wants
-        self.targets: Tensor | None = None
+        # A teacher has a row for every picture of the training part: these are learnt from.
+        self.rows = [row for row, sample in enumerate(data.train) if sample.identity in numbers]
+        labels = [numbers[sample.identity] for sample in kept]
+        self.feed = Feed(config, kept, labels, self.device, self.processes, folder=run, console=console)
 
     def train(self, weights: str, teacher: Path | None = None) -> Path:
         """Train or continue the run and return its checkpoint.
@@ -54,18 +89,34 @@ class Trainer:
         Raises:
             ValueError: settings, weights or teacher that do not fit, or a folder that holds another run.
             NotFinite: a loss or the gradient stopped being a number.
+            NotWritten: the disk is full; the earlier checkpoint is as it was.
+            KeyboardInterrupt: with a sentence about what is kept.
         """
         self.run.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(self.config.seed)
         torch.backends.cudnn.benchmark = self.device.type == "cuda"  # few shapes, each many times
+        state, provenance = self.build(weights, teacher)
+        earlier, done = self.earlier(provenance), 0
+        if earlier is not None:
+            done = checkpoint.resume(earlier, state)
+            log.info("continuing %s after epoch %d of %d", self.run, done, self.config.epochs)
+        starts = earlier.environments if earlier else []
+        provenance["environments"] = [*starts, runlog.environment(self.device, self.processes.size)]
+        try:
+            self.train_from(done, state, provenance)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self.what_is_kept()) from None
+        return self.run / checkpoint.LATEST
+
+    def build(self, weights: str, teacher: Path | None) -> tuple[State, Record]:
+        """The run before its first step, and where it comes from."""
+        torch.manual_seed(self.config.seed)
         network = ReIDNet(self.config, self.classes)
         loaded = load_backbone(network.backbone, weights)
         check_frozen(network.backbone, loaded, self.config.frozen_stages)
         log.info("backbone: %s", loaded.sentence)
         distiller, origin = self.read_teacher(network, teacher)
-        learner = Learner(network, distiller, self.config).to(self.device)
-        learner.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = build_optimizer(learner, loaded.names)
+        self.processes.join_batch_norms(network, self.device)
+        learner = Learner(network, distiller, self.config, self.processes).to(self.device)
         provenance = {
             "config": self.config.to_dict(),
             "classes": self.classes,
@@ -73,26 +124,19 @@ class Trainer:
             "teacher": origin,
             "data": runlog.data_fingerprint(self.data),
         }
-        earlier = self.earlier(provenance)
-        done = self.start(earlier, learner, optimizer)
-        starts = earlier.environments if earlier else []
-        provenance["environments"] = [*starts, runlog.environment(self.device)]
-        runlog.write_json(self.run / runlog.RUN, provenance)
-        for epoch in range(done, self.config.epochs):
-            self.train_epoch(epoch, learner, optimizer)
-            checkpoint.save(self.run, learner, optimizer, epoch + 1, provenance)
-        return self.run / checkpoint.LATEST
+        return State(learner, loaded.names), provenance
 
     def read_teacher(self, network: ReIDNet, path: Path | None) -> tuple[Distiller | None, str]:
+        """What learns from the teacher, whose embeddings the feed takes, and the teacher's origin."""
         if (path is None) != (self.config.distillation == 0):
             raise ConfigError("--teacher FILE and --set distillation=WEIGHT go together")
         if path is None:
             return None, "none"
         teacher = read_teacher(path, len(self.data.train))
-        self.targets = teacher.embeddings.to(self.device)
-        return Distiller(network.backbone.channels, teacher.embeddings.shape[1]), teacher.origin
+        self.feed.targets = teacher.embeddings[self.rows].to(self.device)
+        return Distiller(network.embedding_dim, teacher.embeddings.shape[1]), teacher.origin
 
-    def earlier(self, provenance: dict[str, Any]) -> Checkpoint | None:
+    def earlier(self, provenance: Record) -> Checkpoint | None:
         """The folder's checkpoint, where there is one; refuses another run's."""
         path = self.run / checkpoint.LATEST
         if not path.is_file():
@@ -101,89 +145,81 @@ class Trainer:
         checkpoint.check_same_run(found, provenance)
         return found
 
-    def start(self, earlier: Checkpoint | None, learner: Learner, optimizer: torch.optim.Optimizer) -> int:
-        """Continue from the run's checkpoint where there is one; the number of epochs already done."""
-        done = 0
-        if earlier is not None:
-            done = checkpoint.resume(earlier, learner, optimizer)
-            log.info("continuing %s after epoch %d of %d", self.run, done, self.config.epochs)
-        runlog.truncate(self.run, done)
-        return done
+    def train_from(self, done: int, state: State, provenance: Record) -> None:
+        """Everything after epoch `done`; the first process logs, measures and keeps every epoch."""
+        epochs = range(done, self.config.epochs)
+        if not self.processes.first:
+            for epoch in epochs:
+                self.train_epoch(epoch, state)
+            return
+        runlog.write_json(self.run / runlog.RUN, provenance)
+        count = runlog.truncate(self.run, done)
+        with board(self.run, done) as show:
+            for epoch in epochs:
+                record, steps = self.train_epoch(epoch, state)
+                record |= attention_figures(state.learner.network, self.feed.spread(PROBED))
+                record |= self.measure(epoch, state)
+                runlog.append_steps(self.run, epoch + 1, count + 1, [step.losses for step in steps])
+                runlog.append(self.run, record)
+                count += len(steps)
+                checkpoint.save(self.run, state, epoch + 1, provenance)
+                show(record)
+                log.info(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
 
-    def train_epoch(self, epoch: int, learner: Learner, optimizer: torch.optim.Optimizer) -> None:
-        """One epoch from its own seed, logged: interrupted and begun again it is the same."""
+    def train_epoch(self, epoch: int, state: State) -> tuple[Record, list[Step]]:
+        """One epoch from its own seed: interrupted and begun again it is the same."""
         config = self.config
         torch.manual_seed(config.seed * 100_003 + epoch)
-        self.set_size(epoch, learner.network)
-        indices = self.draw_batches(epoch)
-        factor = warmup_cosine(config.epochs, config.warmup_epochs)
-        factors = [factor(epoch + number / len(indices)) for number in range(len(indices))]
+        drawn = self.feed.draw(epoch)  # before anything is decoded: it may be impossible
+        self.set_size(epoch, state)
+        factor = learning_rate_factor(config)
+        factors = [factor(epoch + number / len(drawn)) for number in range(len(drawn))]
+        pictures = config.identities * config.shots
         began = time.monotonic()
-        with progress_bar(self.console) as bar, probed(learner.network.attention) as probe:
-            task = bar.add_task(f"epoch {epoch + 1}/{config.epochs}", total=len(indices), losses="")
+        with epoch_progress(self.console, epoch, config.epochs, len(drawn), pictures) as show:
+            try:
+                steps = train_epoch(state, factors, self.feed.batches(drawn), show)
+            except NotFinite as error:
+                raise NotFinite(f"epoch {epoch + 1}, {error}") from None
+        seconds = time.monotonic() - began
+        record = summary(epoch, steps, config) | {
+            "learning_rate": config.learning_rate * factors[-1],
+            "batches": len(steps),
+            "seconds": round(seconds, 1),
+            "images_per_second": round(len(steps) * pictures / seconds, 1),
+        }
+        return record, steps
 
-            def show(step: Step) -> None:
-                bar.update(task, advance=1, losses="  ".join(f"{k} {v:.3f}" for k, v in step.losses.items()))
-
-            steps = train_epoch(learner, optimizer, factors, self.load(indices), show)
-            record = summary(epoch, steps, probe.figures(), time.monotonic() - began, config)
-        runlog.append(self.run, record)
-        log.info(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
-
-    def set_size(self, epoch: int, network: ReIDNet) -> None:
-        """Decode the pictures at the size of this epoch; the last stride goes with it."""
-        half = epoch < self.config.half_size_epochs
-        set_last_stride(network.backbone, 1 if half else self.config.last_stride)
+    def set_size(self, epoch: int, state: State) -> None:
+        """The pictures at the size of this epoch; the last stride goes with it."""
+        config, half = self.config, epoch < self.config.half_size_epochs
+        for network in (state.learner.network, state.kept):
+            set_last_stride(network.backbone, 1 if half else config.last_stride)
         divisor = 2 if half else 1
-        size = (self.config.height // divisor, self.config.width // divisor)
-        if tuple(self.pictures.shape[-2:]) != size:
-            log.info("decoding %d pictures at %d x %d", len(self.data.train), *size)
-            self.pictures = torch.empty(0)  # never both sizes in memory
-            self.pictures = decode_all(self.data.train, *size).to(self.device)
+        self.feed.decode(config.height // divisor, config.width // divisor)
 
-    def draw_batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        config = self.config
-        short = config.epoch == "identities"
-        return list(
-            pk_batches(
-                self.labels,
-                identities=config.identities,
-                shots=config.shots,
-                seed=config.seed,
-                epoch=epoch,
-                short=short,
-            )
-        )
+    def measure(self, epoch: int, state: State) -> dict[str, float]:
+        """Rank-k, mAP and mINP on the test part after the epochs that `eval_every` chooses and the last one; in the
+        half-size epochs at half size, which is what the network knows."""
+        every, done = self.config.eval_every, epoch + 1
+        if not every or (done % every and done != self.config.epochs):
+            return {}
+        height, width = self.feed.pictures.shape[-2:]
+        model = LiveModel(Embedder(state.kept), height, width, self.device, self.run)
+        return evaluate(model, self.data, batch=MEASURED_BATCH, console=self.console).metrics.figures()
 
-    def load(self, indices: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """The augmented batches, on the device."""
-        for batch in indices:
-            chosen = torch.from_numpy(batch).to(self.device)
-            target = None if self.targets is None else self.targets[chosen]
-            yield Batch(self.augment(self.pictures[chosen]), self.label_tensor[chosen], target)
+    def what_is_kept(self) -> str:
+        path = self.run / checkpoint.LATEST
+        if not path.is_file():
+            return "no epoch is complete, so that nothing is kept; the same command starts anew"
+        done = read_checkpoint(path).state["epoch"]
+        return f"{path} holds the {done} complete epochs; the same command continues after them"
 
 
-def summary(
-    epoch: int, steps: Sequence[Step], attention: dict[str, float], seconds: float, config: Config
-) -> dict[str, Any]:
-    """The epoch's line of log.jsonl: means over its batches; the attention's figures are of the last one."""
+def summary(epoch: int, steps: Sequence[Step], config: Config) -> Record:
+    """The means of an epoch's losses over its batches, and of its accuracy where the classifier learns."""
     losses = {name: float(np.mean([step.losses[name] for step in steps])) for name in steps[0].losses}
-    return {
-        "epoch": epoch + 1,
-        **losses,
-        "accuracy": float(np.mean([step.accuracy for step in steps])),
-        **attention,
-        "batches": len(steps),
-        "seconds": round(seconds, 1),
-        "images_per_second": round(len(steps) * config.identities * config.shots / seconds, 1),
-    }
-
-
-def progress_bar(console: Console | None) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[losses]}"),
-    )
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=console is None)
+    record = {"epoch": epoch + 1, **losses}
+    if config.losses != "triplet":
+        record["accuracy"] = float(np.mean([step.accuracy for step in steps]))
+    return record

@@ -12,17 +12,22 @@ import onnx
 
 from training.config import Config
 from training.data.dataset import short_name
-from training.data.market1501 import ORIGINAL_NAME
 from training.loop.runlog import source_revision
 from training.modelfile.parity import ExportError, Precision
 from training.modelfile.pattern import draw_pattern
 from training.network.stored import Checkpoint
 from training.retrieval.onnx_model import FORMAT, open_session
-from training.retrieval.protocol import PROTOCOLS, Evaluation
+from training.retrieval.protocol import Evaluation
 
+# By the first word of a data set's name: "CUHK03 (labeled)" and "CUHK03 (detected)" are one.
 LICENCE_NOTICES = {
-    ORIGINAL_NAME: "Trained on Market-1501: for research only; no commercial use and no distribution of the data set. "
-    "Cite Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015."
+    "Market-1501": "Trained on Market-1501: for research only; no commercial use and no distribution of the data set. "
+    "Cite Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015.",
+    "DukeMTMC-reID": "Trained on DukeMTMC-reID, which was withdrawn in 2019: for research only, where it may be used "
+    "at all; no commercial use and no distribution of the data set. "
+    "Cite Ristani et al., Performance Measures and a Data Set for Multi-Target, Multi-Camera Tracking, ECCVW 2016.",
+    "CUHK03": "Trained on CUHK03: for research only; no commercial use and no distribution of the data set. "
+    "Cite Li et al., DeepReID: Deep Filter Pairing Neural Network for Person Re-Identification, CVPR 2014.",
 }
 
 
@@ -55,7 +60,7 @@ def describe(
         "distance": "euclidean/2",
         "precision": precision,
         "training_data": training_data(checkpoint),
-        "licence_notice": licence_notice or LICENCE_NOTICES.get(trained_on, f"Trained on {trained_on}."),
+        "licence_notice": licence_notice or known_notice(trained_on),
         "protocol": "not evaluated",
         "config_sha256": config.sha256(),
         "test_embedding": base64.b64encode(embedding[0].astype("<f4").tobytes()).decode(),
@@ -70,13 +75,24 @@ def map_size(config: Config) -> tuple[int, int]:
     return math.ceil(config.height / reduction), math.ceil(config.width / reduction)
 
 
+def known_notice(data_name: str) -> str:
+    """What is known about the licence of a data set."""
+    return LICENCE_NOTICES.get(data_name.partition(" ")[0], f"Trained on {data_name}.")
+
+
 def training_data(checkpoint: Checkpoint) -> str:
-    """Everything that the network learnt from: pictures, pretrained weights, teacher."""
-    state = checkpoint.state
+    """Everything that the network learnt from: pictures, pretrained weights, teacher; and what was kept from it."""
+    state, config = checkpoint.state, checkpoint.config
     train = state["data"]["train"]
-    size = f"{train['images']:,} pictures of {train['identities']:,} identities, {train['cameras']} cameras"
-    distilled = "" if state["teacher"] == "none" else f"; distilled from {state['teacher']}"
-    return f"{checkpoint.data_name}: {size}; {state['epoch']} epochs; backbone {state['initialisation']}{distilled}"
+    cameras = f"{train['cameras']} cameras" if train["cameras"] else "cameras unknown"
+    facts = [
+        f"{train['images']:,} pictures of {train['identities']:,} identities, {cameras}"
+        + (f", {config.calibration_identities} of the identities held out" if config.calibration_identities else ""),
+        f"{state['epoch']} epochs" + (f", running mean of the weights ({config.ema} a step)" if config.ema else ""),
+        f"backbone {state['initialisation']}",
+        *([] if state["teacher"] == "none" else [f"distilled from {state['teacher']}"]),
+    ]
+    return f"{checkpoint.data_name}: {'; '.join(facts)}"
 
 
 def architecture(config: Config) -> str:
@@ -84,22 +100,38 @@ def architecture(config: Config) -> str:
     blocks = "resnet50" if config.layers == (3, 4, 6, 3) and config.base_width == 64 else f"resnet{config.layers}"
     if config.base_width != 64:
         blocks += f" of width {config.base_width}"
-    value = "full" if config.value_reduction == 1 else f"1/{config.value_reduction}"
-    scores = "scaled" if config.scale_scores else "unscaled"
-    neck = ", bnneck" if config.bnneck else ""
-    return (
-        f"{blocks}, stride in the {config.stride_placement} convolution, last stride {config.last_stride}, "
-        f"self-attention (softmax, {scores} scores, value path {value}){neck}"
-    )
+    parts = [
+        blocks,
+        f"stride in the {config.stride_placement} convolution",
+        f"last stride {config.last_stride}",
+        attention(config),
+        "mean over the map",
+    ]
+    if config.embedding_dim:
+        parts.append(f"projection to {config.embedding_dim}")
+    if config.bnneck:
+        parts.append("bnneck")
+    return ", ".join(parts)
+
+
+def attention(config: Config) -> str:
+    """What follows the last feature map, in words; `scale_scores` and `value_reduction` are self-attention's."""
+    match config.attention:
+        case "none":
+            return "no attention"
+        case "spatial":
+            return f"spatial attention ({config.attention_scores})"
+        case "self":
+            value = "full" if config.value_reduction == 1 else f"1/{config.value_reduction}"
+            scores = "scaled" if config.scale_scores else "unscaled"
+            return f"self-attention ({config.attention_scores}, {scores} scores, value path {value})"
 
 
 def measured(evaluation: Evaluation) -> dict[str, str]:
     """What was measured on the file, as metadata."""
-    metrics = evaluation.metrics
-    figures = {f"rank{k}": metrics.rank(k) for k in (1, 5, 10, 20)}
-    figures |= {"mAP": metrics.mAP, "mAP_official": metrics.mAP_official, "mINP": metrics.mINP}
+    figures = evaluation.metrics.figures()
     return {
-        "protocol": f"{evaluation.data} {evaluation.split} part: {PROTOCOLS[evaluation.split]}",
+        "protocol": f"{evaluation.data} {evaluation.split} part: {evaluation.protocol}",
         "metrics": json.dumps({key: round(float(value), 6) for key, value in figures.items()}),
     }
 

@@ -22,17 +22,14 @@ from training.config import Config
 from training.data.dataset import Sample
 from training.data.images import read_crop
 from training.modelfile.graph import Quiet
-
-QUANTISED = ("Conv", "Relu", "Add", "MaxPool")
+from training.modelfile.maps import MAP_OPERATORS, map_nodes
 
 
 def quantise(fp32: Path, samples: Sequence[Sample], config: Config) -> Path:
     """Static int8: QDQ, activations uint8, weights int8 per channel, calibrated on `samples`.
 
-    Quantised are the convolutions but the first, the attention's f, g and h among them, their ReLUs, the
-    additions and the max-pooling. The first convolution, whose rounding every later layer inherits, the
-    attention's matrix products and softmax, the mean over the map, the BNNeck and the normalisation compute in
-    float32. ReLU is in the list so that it disappears: the convolution before it is
+    Quantised are `map_nodes`, the attention's f, g and h among them, without the first convolution, whose
+    rounding every later layer inherits. ReLU is one of them so that it disappears: the convolution before it is
     then quantised by the range of what is left, [0, max], not by a signed one whose lower half it throws away.
 
     Weights use 7 bits (`reduce_range`), because a CPU without VNNI adds pairs of U8S8 products in 16
@@ -47,8 +44,8 @@ def quantise(fp32: Path, samples: Sequence[Sample], config: Config) -> Path:
             path,
             CalibrationCrops(samples, config),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTISED),
-            nodes_to_exclude=[first_convolution(prepared)],
+            op_types_to_quantize=list(MAP_OPERATORS),
+            nodes_to_exclude=in_float32(onnx.load(prepared)),
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
@@ -58,9 +55,12 @@ def quantise(fp32: Path, samples: Sequence[Sample], config: Config) -> Path:
     return path
 
 
-def first_convolution(path: Path) -> str:
-    """The name of the graph's first convolution: ONNX keeps nodes in the order of computation."""
-    return next(str(node.name) for node in onnx.load(path).graph.node if node.op_type == "Conv")
+def in_float32(model: onnx.ModelProto) -> list[str]:
+    """The names of the nodes that are not quantised though their type is one of MAP_OPERATORS."""
+    maps = map_nodes(model)
+    first = next(node for node in maps if node.op_type == "Conv")
+    quantised = {node.name for node in maps} - {first.name}
+    return [node.name for node in model.graph.node if node.op_type in MAP_OPERATORS and node.name not in quantised]
 
 
 class CalibrationCrops(CalibrationDataReader):  # type: ignore[misc]

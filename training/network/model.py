@@ -1,4 +1,4 @@
-"""The whole network: ResNet-50, self-attention, pooled embedding, classifier (the paper's Fig. 2)."""
+"""The whole network: ResNet-50, attention, pooled embedding, classifier (the paper's Fig. 2)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch.nn import functional
 
 from training.config import Config
 from training.data.images import IMAGENET_MEAN, IMAGENET_STD
-from training.network.attention import SelfAttention
+from training.network.attention import build_attention
 from training.network.resnet import ResNet
 
 
 @dataclass(frozen=True)
 class Features:
-    """What one forward pass gives: `pooled` [N, D] for the triplet loss, `embedding` [N, D] for retrieval
-    (the same, or behind the BNNeck), `logits` [N, classes], all three float32; `attention` [N, L, L]."""
+    """What one forward pass gives: `pooled` [N, D], the mean over the map or its projection, for the triplet loss;
+    `embedding` [N, D] for retrieval (the same, or behind the BNNeck); `logits` [N, classes]; `attention` [N, L, L],
+    whose rows sum to one. All are float32."""
 
     pooled: Tensor
     embedding: Tensor
@@ -28,28 +29,32 @@ class Features:
 class ReIDNet(nn.Module):
     """Normalised pictures [N, 3, H, W] -> Features.
 
-    With `config.bnneck` a batch norm separates the triplet loss's space from the classifier's
-    (Luo et al., "Bag of Tricks", 2019), and the classifier has no bias.
+    The mean over the map is the embedding, of as many values as the map has channels (the paper's "2048-d vector"),
+    or of `config.embedding_dim` by a learnt linear projection. With `config.bnneck` a batch norm separates the
+    triplet loss's space from the classifier's (Luo et al., "Bag of Tricks", 2019), and the classifier has no bias.
     """
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__()
         self.backbone = ResNet(config.layers, config.base_width, config.last_stride, config.stride_placement)
-        dim = self.backbone.channels
-        self.attention = SelfAttention(dim, config.value_reduction, config.scale_scores)
+        self.attention = build_attention(config, self.backbone.channels)
+        self.embedding_dim = config.embedding_dim or self.backbone.channels
+        self.projection: nn.Module = nn.Identity()
+        if config.embedding_dim:
+            self.projection = nn.Linear(self.backbone.channels, self.embedding_dim, bias=False)
         self.bnneck: nn.Module = nn.Identity()
         if config.bnneck:
-            neck = nn.BatchNorm1d(dim)
+            neck = nn.BatchNorm1d(self.embedding_dim)
             neck.bias.requires_grad_(False)
             self.bnneck = neck
-        self.classifier = nn.Linear(dim, classes, bias=not config.bnneck)
+        self.classifier = nn.Linear(self.embedding_dim, classes, bias=not config.bnneck)
         nn.init.normal_(self.classifier.weight, std=0.001)
 
     def forward(self, x: Tensor) -> Features:
         y, attention = self.attention(self.backbone(x))
         # The mean over a map, statistics over a batch and logits of hundreds of classes need more than bfloat16.
         with torch.autocast(x.device.type, enabled=False):
-            pooled = y.float().mean(dim=(2, 3))
+            pooled = self.projection(y.float().mean(dim=(2, 3)))
             embedding = self.bnneck(pooled)
             logits = self.classifier(embedding)
         return Features(pooled, embedding, logits, attention)

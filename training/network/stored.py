@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from training.config import Config
+from training.config import Config, ConfigError
 from training.network.model import Embedder, ReIDNet
 
 NEEDED = ("model", "epoch", "config", "classes", "initialisation", "teacher", "data")
@@ -38,25 +38,32 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        ValueError: the file is no checkpoint of `training/train.py`.
+        ValueError: the file is no checkpoint of `training/train.py`, or one with settings that this version has not.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:
-        raise ValueError(f"{path} is no checkpoint of training/train.py: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # pickle, zip and torch each raise their own; torch's text advises to load it unsafely
+        raise ValueError(f"{path} is no checkpoint of training/train.py, or a damaged one") from error
     missing = [key for key in NEEDED if key not in state] if isinstance(state, dict) else list(NEEDED)
     if missing:
         raise ValueError(f"{path} is no checkpoint of training/train.py: it has no {', '.join(missing)}")
-    return Checkpoint(Path(path), state, Config.from_dict(state["config"]))
+    try:
+        config = Config.from_dict(state["config"])
+    except ConfigError as error:
+        raise ValueError(f"{path} was trained with other settings than this version has: {error}") from error
+    return Checkpoint(Path(path), state, config)
 
 
 def load_checkpoint_model(checkpoint: Checkpoint) -> Embedder:
     """The embedder of a checkpoint, in evaluation mode on the CPU.
 
     Raises:
-        ValueError: the run stopped before it saw pictures at full size.
+        ValueError: the run stopped before it saw pictures at full size, or its weights are of another network than
+            its settings describe.
     """
     config, epoch = checkpoint.config, checkpoint.state["epoch"]
     if epoch <= config.half_size_epochs:
@@ -65,5 +72,8 @@ def load_checkpoint_model(checkpoint: Checkpoint) -> Embedder:
             "half size: the network does not know full-size pictures yet; train on"
         )
     network = ReIDNet(config, checkpoint.state["classes"])
-    network.load_state_dict(checkpoint.state["model"])
+    try:
+        network.load_state_dict(checkpoint.state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint.path} has not the weights of the network that its settings describe") from error
     return Embedder(network).eval()

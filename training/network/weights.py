@@ -1,17 +1,16 @@
-"""Pretrained weights into the backbone: any ResNet state dict with torchvision's names."""
+"""Pretrained weights into the backbone: any ResNet state dict with torchvision's names, which timm's have too."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from training.config import ConfigError
 from training.network.resnet import ResNet
+from training.network.statefile import read_state_dict
 
 COUNTER = "num_batches_tracked"  # a batch norm's buffer that many files lack and nothing here needs
 
@@ -28,8 +27,8 @@ def load_backbone(network: ResNet, weights: str) -> Loaded:
     """Load `weights` into the backbone.
 
     Args:
-        weights: a file with a state dict, complete or of some whole stages (a classifier `fc.*` is ignored),
-            "imagenet" for torchvision's (torchvision must be installed), or "none".
+        weights: a file that `read_state_dict` reads, complete or of some whole stages (a classifier `fc.*` is
+            ignored), "imagenet" for torchvision's (torchvision must be installed), or "none".
 
     Raises:
         ConfigError: "imagenet" into a network with the stride elsewhere.
@@ -41,7 +40,7 @@ def load_backbone(network: ResNet, weights: str) -> Loaded:
     if weights == "imagenet":
         state, origin = _torchvision_weights(network), "torchvision's IMAGENET1K_V1 weights"
     else:
-        state, origin = _read_state_dict(Path(weights))
+        state, origin = read_state_dict(Path(weights))
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     if reason := _misfit(network, state):
         raise ValueError(f"{origin}: {reason}; a ResNet state dict with torchvision's names is needed")
@@ -49,8 +48,8 @@ def load_backbone(network: ResNet, weights: str) -> Loaded:
     stages = _tensors_of_stages(network)
     loaded = [stage for stage, names in stages.items() if names <= set(state)]
     fresh = [stage for stage in stages if stage not in loaded]
-    sentence = f"{origin}: {', '.join(loaded)}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
-    return Loaded(frozenset(state), sentence)
+    rest = f"fresh: {', '.join(fresh)}" if fresh else _say_placement(network)
+    return Loaded(frozenset(state), f"{origin}: {', '.join(loaded)}; {rest}")
 
 
 def check_frozen(network: ResNet, loaded: Loaded, stages: int) -> None:
@@ -61,6 +60,11 @@ def check_frozen(network: ResNet, loaded: Loaded, stages: int) -> None:
                 f"frozen_stages={stages} would freeze {stage} as it was drawn at random: "
                 "give --weights that hold it, or freeze fewer stages"
             )
+
+
+def _say_placement(network: ResNet) -> str:
+    """What the user has to know of a complete ImageNet file, and no file tells."""
+    return f"taken as trained with stride_placement={network.placement} (torchvision's and timm's are with 3x3)"
 
 
 def _tensors_of_stages(network: ResNet) -> dict[str, set[str]]:
@@ -75,10 +79,12 @@ def _tensors_of_stages(network: ResNet) -> dict[str, set[str]]:
 def _misfit(network: ResNet, state: dict[str, Tensor]) -> str:
     """Why `state` is not of this network; empty where it is."""
     own = network.state_dict()
+    if "conv1.0.weight" in state:
+        return "its stem is three convolutions (resnet50d and other deep stems), this network's is one"
     if unknown := [name for name in state if name not in own]:
         return f"{unknown[0]} is no tensor of this network"
     if wrong := [name for name, tensor in state.items() if tensor.shape != own[name].shape]:
-        return f"{wrong[0]} has another shape"
+        return f"{wrong[0]} is {list(state[wrong[0]].shape)}, this network's {list(own[wrong[0]].shape)}"
     if not state:
         return "there is no tensor in it"
     for stage, names in _tensors_of_stages(network).items():
@@ -91,20 +97,6 @@ def _first(names: Collection[str]) -> str:
     return min(names, default="")
 
 
-def _read_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: --weights takes a file, 'imagenet' or 'none'")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is no PyTorch state dict: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} is no plain state dict (name -> tensor)")
-    return state, f"{path.name} (sha256 {digest[:16]})"
-
-
 def _torchvision_weights(network: ResNet) -> dict[str, Tensor]:
     if network.placement != "3x3":
         raise ConfigError(
@@ -113,6 +105,9 @@ def _torchvision_weights(network: ResNet) -> dict[str, Tensor]:
         )
     try:
         from torchvision.models import ResNet50_Weights
+
+        return dict(ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=True))
     except (ImportError, RuntimeError) as error:
         raise ValueError(f"'imagenet' needs a working torchvision ({error}); give --weights FILE") from error
-    return dict(ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=True))
+    except OSError as error:
+        raise ValueError(f"torchvision could not fetch its weights ({error}); give --weights FILE") from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -62,16 +63,16 @@ def _unit(embeddings: Embeddings) -> Embeddings:
 
 
 def _decoded(samples: Sequence[Sample], height: int, width: int, batch: int) -> Iterator[NDArray[np.uint8]]:
-    """Batches of crops uint8 [n, height, width, 3], decoded in a thread while the model works on earlier ones."""
+    """Batches of crops uint8 [n, height, width, 3], decoded in threads while the model works on earlier ones."""
 
-    def decode(part: Sequence[Sample]) -> NDArray[np.uint8]:
-        return np.stack([read_crop(sample, height, width) for sample in part])
+    def decode(sample: Sample) -> NDArray[np.uint8]:
+        return read_crop(sample, height, width)
 
-    ahead: deque[Future[NDArray[np.uint8]]] = deque()
-    with ThreadPoolExecutor(1) as pool:
+    ahead: deque[Iterator[NDArray[np.uint8]]] = deque()
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
         for start in range(0, len(samples), batch):
-            ahead.append(pool.submit(decode, samples[start : start + batch]))
+            ahead.append(pool.map(decode, samples[start : start + batch]))
             if len(ahead) > BATCHES_AHEAD:
-                yield ahead.popleft().result()
+                yield np.stack(list(ahead.popleft()))
         while ahead:
-            yield ahead.popleft().result()
+            yield np.stack(list(ahead.popleft()))

@@ -35,6 +35,12 @@ class InputLayout:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # in the network's order of colours
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
+    @property
+    def keeps_bytes(self) -> bool:
+        """Whether a colour's value stays as it is."""
+        neutral = InputLayout()
+        return (self.scale, self.mean, self.std) == (neutral.scale, neutral.mean, neutral.std)
+
     def apply(self, crops: NDArray[np.uint8], element: type[np.generic]) -> NDArray[Any]:
         """The input tensor: [N, 3, H, W] or [N, H, W, 3] of type `element`."""
         colours = crops[..., ::-1] if self.bgr else crops
@@ -103,6 +109,8 @@ class OnnxModel:
         if own:
             size, layout, output = self._own_size(), OWN_LAYOUT, "embedding"
         self._layout = _layout(path, layout, inputs[0])
+        if self._element is np.uint8 and not self._layout.keeps_bytes:
+            raise ModelError(f"{path} takes bytes (uint8), which {layout} would change: choose a layout that does not")
         self._output = self._named_output(output)
         self.batch, self.height, self.width = _fixed_sizes(path, self._layout, inputs[0].shape, size)
 

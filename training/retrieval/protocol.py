@@ -1,4 +1,4 @@
-"""Market-1501's protocol: who asks, who answers, and what a model is worth on them."""
+"""Who asks, who answers, and what a model is worth on them: Market-1501's protocol and its companions."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.data.dataset import JUNK, DataError, Dataset, Sample
+from training.data.dataset import JUNK, UNKNOWN_CAMERA, DataError, Dataset, Sample, short_name
+from training.retrieval.camera_pairs import CameraPairs, camera_pairs
+from training.retrieval.embedded import Embedded, multi_query_embeddings
 from training.retrieval.embedding import Embeddings, Model, embed_samples
-from training.retrieval.metrics import LabelledPair, RankMetrics, rank_metrics
+from training.retrieval.metrics import (
+    LabelledPair,
+    RankMetrics,
+    cosine_distances,
+    rank_metrics,
+    rank_metrics_of_distances,
+)
+from training.retrieval.rerank import Reciprocal, reranked_distances
+from training.retrieval.single_shot import SingleShot, single_gallery_shot
 
 Split = Literal["test", "train"]
-PRINTED_RANKS = (1, 5, 10, 20)
 PROTOCOLS: dict[Split, str] = {
     "test": "single query, same identity in the same camera and junk left out, distractors kept",
-    "train": "identities seen in training; the first crop of each in each camera is its query",
+    "train": "the training part; identities seen in training; the first crop of each in each camera is its query",
 }
+NO_CAMERAS = "cameras unknown: a match of any camera counts"
+MULTI_QUERY = "multi-query: the mean embedding of all pictures of the query's identity and camera asks"
+CAMERA_PAIRS = "queries of one camera among the gallery crops of another"
 
 
 class StoredModel(Model, Protocol):
@@ -33,11 +44,35 @@ class StoredModel(Model, Protocol):
 
 
 @dataclass(frozen=True)
+class Options:
+    """What is measured besides the standard figures of single queries.
+
+    Attributes:
+        rerank: k-reciprocal re-ranking of the single queries, with its numbers.
+        single_gallery_shot: CUHK03's classic metric; measured on CUHK03 in any case.
+        camera_pairs: rank-1 and mAP for every pair of cameras.
+        multi_query: ask with all pictures of a query's identity and camera.
+    """
+
+    rerank: Reciprocal | None = None
+    single_gallery_shot: bool = False
+    camera_pairs: bool = False
+    multi_query: bool = False
+
+
+STANDARD = Options()
+
+
+@dataclass(frozen=True)
 class Ranking:
-    """The pictures that ask and the pictures that answer, in the order of the embeddings."""
+    """The pictures that ask and the pictures that answer, in the order of the embeddings.
+
+    `multi_query` holds the pictures that are averaged to multi-queries, of the identities and cameras of `query`.
+    """
 
     query: tuple[Sample, ...]
     gallery: tuple[Sample, ...]
+    multi_query: tuple[Sample, ...] = ()
 
     def labels(self) -> LabelledPair:
         return LabelledPair.of(
@@ -46,6 +81,10 @@ class Ranking:
             [sample.identity for sample in self.gallery],
             [sample.camera for sample in self.gallery],
         )
+
+    @property
+    def knows_cameras(self) -> bool:
+        return any(sample.camera != UNKNOWN_CAMERA for sample in (*self.query, *self.gallery))
 
 
 @dataclass(frozen=True)
@@ -63,30 +102,41 @@ class Evaluation:
     gallery: int
     metrics: RankMetrics
     seconds: float  # embedding and ranking
+    cameras: bool = True  # known: else a match of any camera counts
+    rerank: Reciprocal | None = None  # of `reranked`
+    reranked: RankMetrics | None = None
+    single_gallery_shot: SingleShot | None = None
+    camera_pairs: CameraPairs | None = None
+    multi_query: RankMetrics | None = None
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of `metrics` in words."""
+        return PROTOCOLS[self.split] if self.cameras else f"{PROTOCOLS[self.split]}; {NO_CAMERAS}"
+
+    def further_protocols(self) -> dict[str, str]:
+        """What was measured besides `metrics`, by field, and how, in words."""
+        words = {}
+        if self.reranked and self.rerank:
+            k1, k2, original = self.rerank.k1, self.rerank.k2, self.rerank.original
+            words["reranked"] = f"k-reciprocal re-ranking, k1 {k1}, k2 {k2}, lambda {original}"
+        if self.multi_query:
+            words["multi_query"] = MULTI_QUERY
+        if self.single_gallery_shot:
+            repeats = self.single_gallery_shot.repeats
+            words["single_gallery_shot"] = f"single gallery shot: one picture of each identity, {repeats} draws a query"
+        if self.camera_pairs:
+            words["camera_pairs"] = CAMERA_PAIRS
+        return words
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, with the protocol and the usual ranks spelt out."""
-        ranks = {f"rank{k}": self.metrics.rank(k) for k in PRINTED_RANKS}
-        return {**asdict(self), **ranks, "protocol": PROTOCOLS[self.split], "distance": "euclidean/2"}
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Unit embeddings of a ranking: query [Q, D] and gallery [G, D]."""
-
-    query: Embeddings
-    gallery: Embeddings
-
-    def save(self, folder: Path) -> None:
-        """Write query.npy and gallery.npy."""
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "query.npy", self.query)
-        np.save(folder / "gallery.npy", self.gallery)
-
-    @classmethod
-    def load(cls, folder: Path, ranking: Ranking) -> Embedded:
-        """Read query.npy and gallery.npy; raises DataError unless their rows are the ranking's pictures."""
-        return cls(_load(folder / "query.npy", len(ranking.query)), _load(folder / "gallery.npy", len(ranking.gallery)))
+        """JSON-ready: what was measured, each with its protocol and its usual figures by name."""
+        values = {key: value for key, value in asdict(self).items() if value is not None or key in ("sha256", "size")}
+        for field, words in self.further_protocols().items():
+            measured = getattr(self, field)
+            figures = {} if isinstance(measured, CameraPairs) else measured.figures()
+            values[field] = {**values[field], **figures, "protocol": words}
+        return {**values, **self.metrics.figures(), "protocol": self.protocol, "distance": "euclidean/2"}
 
 
 def ranking_of(data: Dataset, split: Split) -> Ranking:
@@ -96,7 +146,8 @@ def ranking_of(data: Dataset, split: Split) -> Ranking:
         DataError: the train part has one picture an identity and camera, so that no gallery is left.
     """
     if split == "test":
-        return Ranking(data.query, tuple(sample for sample in data.gallery if sample.identity != JUNK))
+        gallery = tuple(sample for sample in data.gallery if sample.identity != JUNK)
+        return Ranking(data.query, gallery, data.multi_query)
     first: dict[tuple[int, int], Sample] = {}
     for sample in data.train:
         first.setdefault((sample.identity, sample.camera), sample)
@@ -116,6 +167,7 @@ def evaluate(
     flip: bool = False,
     save: Path | None = None,
     console: Console | None = None,
+    options: Options = STANDARD,
 ) -> Evaluation:
     """Embed a split's pictures with a model and rank them.
 
@@ -123,41 +175,67 @@ def evaluate(
         model: an `OnnxModel` or a `TorchModel`.
         flip: embed each crop and its mirror image, and use the mean of both.
         save: folder for the embeddings.
-        console: for a progress bar; None shows none.
+        console: for progress bars; None shows none.
+        options: what is measured besides the standard figures.
 
     Raises:
-        ModelError, DataError: the model or the data cannot be used; the message says why.
+        ModelError, DataError, NoMatch: the model or the data cannot be used; the message says why.
     """
     ranking = ranking_of(data, split)
+    _check_options(options, ranking, data.name)
+    several = ranking.multi_query if options.multi_query else ()
     began = time.monotonic()
     with _progress(console) as bar:
-        task = bar.add_task("embedding", total=len(ranking.query) + len(ranking.gallery))
+        task = bar.add_task("embedding", total=len(ranking.query) + len(ranking.gallery) + len(several))
 
         def embed(samples: Sequence[Sample]) -> Embeddings:
             return embed_samples(model, samples, batch, flip, lambda n: bar.update(task, advance=n))
 
-        embedded = Embedded(embed(ranking.query), embed(ranking.gallery))
+        embedded = Embedded(embed(ranking.query), embed(ranking.gallery), embed(several) if several else None)
     if save is not None:
         embedded.save(save)
     size = (model.height, model.width)
-    return _measure(model.path, data, split, ranking, embedded, began, size=size, flip=flip)
+    return _measure(model.path, data, split, ranking, embedded, began, options, console, size=size, flip=flip)
 
 
-def evaluate_embeddings(folder: Path, data: Dataset, *, split: Split = "test") -> Evaluation:
-    """Rank by the embeddings in query.npy and gallery.npy of `folder`.
+def evaluate_embeddings(
+    folder: Path,
+    data: Dataset,
+    *,
+    split: Split = "test",
+    console: Console | None = None,
+    options: Options = STANDARD,
+) -> Evaluation:
+    """Rank by the embeddings in query.npy and gallery.npy (and multi_query.npy) of `folder`.
 
     Raises:
-        DataError: an array is missing, or its rows are not the data set's pictures.
+        DataError, NoMatch: an array is missing, its rows are not the data set's pictures, or nothing can be measured.
     """
     began = time.monotonic()
     ranking = ranking_of(data, split)
-    return _measure(folder, data, split, ranking, Embedded.load(folder, ranking), began)
+    _check_options(options, ranking, data.name)
+    rows = len(ranking.query), len(ranking.gallery), len(ranking.multi_query) if options.multi_query else None
+    embedded = Embedded.load(folder, *rows)
+    return _measure(folder, data, split, ranking, embedded, began, options, console)
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal: the name of a model."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_options(options: Options, ranking: Ranking, name: str) -> None:
+    """Raises DataError where something was asked for that the data cannot give: before anything is embedded."""
+    if options.camera_pairs and not ranking.knows_cameras:
+        raise DataError(f"{name}: there are no camera pairs where no camera is known")
+    if options.multi_query and not ranking.knows_cameras:
+        raise DataError(f"{name}: multi-query averages over a query's camera, and no camera is known")
+    if options.multi_query and not ranking.multi_query:
+        raise DataError(
+            f"{name} has no pictures for multi-query in this split: put gt_bbox (a folder or zip of Market-1501's "
+            "archive) beside the query folder and measure the test split"
+        )
 
 
 def _measure(
@@ -167,11 +245,24 @@ def _measure(
     ranking: Ranking,
     embedded: Embedded,
     began: float,
+    options: Options,
+    console: Console | None,
     *,
     size: tuple[int, int] | None = None,
     flip: bool = False,
 ) -> Evaluation:
-    metrics = rank_metrics(embedded.query, embedded.gallery, ranking.labels())
+    query, gallery, labels = embedded.query, embedded.gallery, ranking.labels()
+    metrics = rank_metrics(query, gallery, labels)
+    shot = pairs = several = reranked = None
+    if options.single_gallery_shot or short_name(data.name).startswith("cuhk03"):
+        shot = single_gallery_shot(cosine_distances(query, gallery), labels)
+    if options.camera_pairs:
+        pairs = camera_pairs(query, gallery, labels)
+    if embedded.multi_query is not None:
+        means = multi_query_embeddings(ranking.query, ranking.multi_query, embedded.multi_query)
+        several = rank_metrics(means, gallery, labels)
+    if options.rerank:
+        reranked = _reranked(embedded, labels, options.rerank, console)
     return Evaluation(
         model=str(path),
         sha256=file_sha256(path) if path.is_file() else None,
@@ -179,25 +270,25 @@ def _measure(
         split=split,
         flip=flip,
         size=size,
-        dim=embedded.query.shape[1],
-        queries=len(embedded.query),
-        gallery=len(embedded.gallery),
+        dim=query.shape[1],
+        queries=len(query),
+        gallery=len(gallery),
         metrics=metrics,
         seconds=round(time.monotonic() - began, 2),
+        cameras=ranking.knows_cameras,
+        rerank=options.rerank,
+        reranked=reranked,
+        single_gallery_shot=shot,
+        camera_pairs=pairs,
+        multi_query=several,
     )
 
 
-def _load(path: Path, rows: int) -> Embeddings:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is no readable .npy file: {error}") from error
-    if array.ndim != 2 or len(array) != rows or array.dtype.kind != "f":
-        raise DataError(
-            f"{path} holds {array.dtype} {array.shape}: floats ({rows}, D) are needed, one row a picture in the "
-            "order of the sorted names, junk left out"
-        )
-    return np.asarray(array, np.float32)
+def _reranked(embedded: Embedded, labels: LabelledPair, settings: Reciprocal, console: Console | None) -> RankMetrics:
+    with _progress(console) as bar:
+        task = bar.add_task("re-ranking", total=2 * len(embedded.query) + len(embedded.gallery))
+        rows = reranked_distances(embedded.query, embedded.gallery, settings, lambda n: bar.update(task, advance=n))
+        return rank_metrics_of_distances(rows, labels)
 
 
 def _progress(console: Console | None) -> Progress:

@@ -1,28 +1,67 @@
-"""An evaluation as a table for people."""
+"""An evaluation as tables for people; figures in percent."""
 
 from __future__ import annotations
 
 from rich.table import Table
 
-from training.retrieval.protocol import PRINTED_RANKS, PROTOCOLS, Evaluation
+from training.data.dataset import UNKNOWN_CAMERA
+from training.retrieval.camera_pairs import CameraPairs
+from training.retrieval.metrics import PRINTED_RANKS, RankMetrics
+from training.retrieval.protocol import Evaluation
+from training.retrieval.single_shot import SingleShot
+
+NOTHING = "-"
 
 
 def table(evaluation: Evaluation) -> Table:
-    """The figures in percent, under the model's and the data's names."""
-    shown = Table(
-        title=f"{evaluation.model} on {evaluation.data} ({evaluation.split})",
-        caption=f"{evaluation.queries:,} queries ({evaluation.metrics.unmatched} without a match), gallery "
-        f"{evaluation.gallery:,}, D = {evaluation.dim}, flip {'on' if evaluation.flip else 'off'}, "
-        f"{evaluation.seconds:.1f} s\n{PROTOCOLS[evaluation.split]}",
-    )
-    metrics = evaluation.metrics
-    figures = {
-        **{f"rank-{k}": metrics.rank(k) for k in PRINTED_RANKS},
-        "mAP": metrics.mAP,
-        "mAP official": metrics.mAP_official,
-        "mINP": metrics.mINP,
-    }
-    for name in figures:
+    """What was measured, a row each, under the model's and the data's names."""
+    shown = Table(title=f"{evaluation.model} on {evaluation.data} ({evaluation.split})", caption=_caption(evaluation))
+    shown.add_column("")
+    for name in (*(f"rank-{k}" for k in PRINTED_RANKS), "mAP", "mAP official", "mINP"):
         shown.add_column(name, justify="right")
-    shown.add_row(*(f"{100 * value:.2f}" for value in figures.values()))
+    shown.add_row("single query", *_cells(evaluation.metrics))
+    for name, metrics in (("re-ranked", evaluation.reranked), ("multi-query", evaluation.multi_query)):
+        if metrics:
+            shown.add_row(name, *_cells(metrics))
+    if evaluation.single_gallery_shot:
+        shown.add_row("single gallery shot", *_shot_cells(evaluation.single_gallery_shot))
     return shown
+
+
+def camera_tables(pairs: CameraPairs) -> list[Table]:
+    """Rank-1 and mAP, a row a camera of queries and a column a camera of the gallery; '-' without a match."""
+    tables = []
+    for figure, values in (("rank-1", pairs.rank1), ("mAP", pairs.mAP)):
+        shown = Table(title=f"{figure} by cameras, queries down and gallery across")
+        shown.add_column("")
+        for camera in pairs.gallery_cameras:
+            shown.add_column(_camera(camera), justify="right")
+        for camera, row in zip(pairs.query_cameras, values, strict=True):
+            shown.add_row(_camera(camera), *(NOTHING if value is None else _percent(value) for value in row))
+        tables.append(shown)
+    return tables
+
+
+def _caption(evaluation: Evaluation) -> str:
+    facts = (
+        f"{evaluation.queries:,} queries ({evaluation.metrics.unmatched} without a match), gallery "
+        f"{evaluation.gallery:,}, D = {evaluation.dim}, flip {'on' if evaluation.flip else 'off'}, "
+        f"{evaluation.seconds:.1f} s"
+    )
+    return "\n".join([facts, evaluation.protocol, *evaluation.further_protocols().values()])
+
+
+def _cells(metrics: RankMetrics) -> list[str]:
+    return [_percent(value) for value in metrics.figures().values()]
+
+
+def _shot_cells(shot: SingleShot) -> list[str]:
+    return [*(_percent(value) for value in shot.figures().values()), NOTHING, NOTHING]
+
+
+def _camera(camera: int) -> str:
+    return "unknown" if camera == UNKNOWN_CAMERA else f"c{camera}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"

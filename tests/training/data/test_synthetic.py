@@ -19,7 +19,7 @@ from training.data.synthetic import draw_examples, draw_market1501, main
 from training.retrieval.metrics import RankMetrics, rank_metrics
 from training.retrieval.protocol import ranking_of
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "crops"
+EXAMPLES = Path(__file__).parents[3] / "examples" / "crops"
 MARKET_NAME = re.compile(r"(-1|\d{4})_c\ds1_\d{6}_\d{2}\.jpg")
 
 
@@ -149,3 +149,11 @@ def test_a_set_that_cannot_be_is_refused(
 def test_examples_can_be_drawn_into_a_new_folder(tmp_path: Path) -> None:
     draw_examples(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b" / "0001_c1s1_000001_01.jpg").is_file()
+
+
+def test_hand_drawn_crops_of_the_queries_are_drawn_where_asked(tmp_path: Path) -> None:
+    identities = ["--train-identities", "2", "--test-identities", "2"]
+    assert main([str(tmp_path), *identities, "--cameras", "2", "--shots", "2", "--multi-query"]) == 0
+    data = market1501.read(tmp_path)
+    asked = Counter((sample.identity, sample.camera) for sample in data.multi_query)
+    assert asked == {(identity, camera): 2 for identity in (3, 4) for camera in (1, 2)}

@@ -10,9 +10,12 @@ import pytest
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
+from training.data.dataset import UNKNOWN_CAMERA
 from training.retrieval.metrics import (
     LabelledPair,
+    NoMatch,
     RankMetrics,
+    cosine_distances,
     rank_metrics,
     rank_metrics_of_distances,
 )
@@ -25,7 +28,7 @@ def plain_metrics(distances: NDArray[np.floating], labels: LabelledPair) -> Rank
         hits = []
         for index in np.argsort(row, kind="stable"):
             other, seen_by = labels.gallery_identities[index], labels.gallery_cameras[index]
-            if other == -1 or (other == identity and other > 0 and seen_by == camera):
+            if other == -1 or (other == identity and other > 0 and seen_by == camera and camera != UNKNOWN_CAMERA):
                 continue
             hits.append(bool(other == identity and identity > 0))
         if not any(hits):
@@ -60,15 +63,20 @@ def official_average_precision(hits: list[bool]) -> float:
 
 
 def random_labels(random: Generator) -> LabelledPair:
-    """A small case with junk, distractors and, often, queries without a match."""
+    """A small case with junk, distractors, unknown cameras and, often, queries without a match."""
     queries, gallery = int(random.integers(1, 9)), int(random.integers(1, 70))
     people, cameras = int(random.integers(1, 6)), int(random.integers(1, 4))
     return LabelledPair.of(
         random.integers(1, people + 2, queries),
-        random.integers(1, cameras + 1, queries),
+        random_cameras(random, cameras, queries),
         random.integers(-1, people + 1, gallery),
-        random.integers(1, cameras + 1, gallery),
+        random_cameras(random, cameras, gallery),
     )
+
+
+def random_cameras(random: Generator, cameras: int, count: int) -> NDArray[np.int64]:
+    """Cameras from 1 on, a tenth of them unknown."""
+    return np.where(random.random(count) < 0.1, UNKNOWN_CAMERA, random.integers(1, cameras + 1, count))
 
 
 def assert_same(found: RankMetrics, expected: RankMetrics) -> None:
@@ -86,7 +94,7 @@ def test_equals_the_plain_loop_on_distances(seed: int) -> None:
     distances = random.integers(0, levels, shape) / levels
     expected = plain_metrics(distances, labels)
     if expected is None:
-        with pytest.raises(ValueError, match="no query has a match"):
+        with pytest.raises(NoMatch, match="no query has a match"):
             rank_metrics_of_distances(distances, labels)
     else:
         assert_same(rank_metrics_of_distances(distances, labels), expected)
@@ -104,7 +112,7 @@ def test_equals_the_plain_loop_on_embeddings(seed: int) -> None:
     lengths = random.choice(np.array([0.5, 1, 4], np.float32), (len(gallery), 1))  # must not matter
     expected = plain_metrics(-(query @ gallery.T), labels)
     if expected is None:
-        with pytest.raises(ValueError, match="no query has a match"):
+        with pytest.raises(NoMatch, match="no query has a match"):
             rank_metrics(query, gallery * lengths, labels)
     else:
         assert_same(rank_metrics(query, gallery * lengths, labels), expected)
@@ -135,6 +143,42 @@ def test_distractors_are_wrong_and_junk_is_nothing() -> None:
     labels = LabelledPair.of([5], [1], [0, -1, -1, 5], [2, 2, 3, 2])
     found = rank_metrics_of_distances(np.array([[0.1, 0.2, 0.3, 0.4]]), labels)
     assert (found.rank(1), found.rank(2), found.mAP) == (0.0, 1.0, 0.5)
+
+
+def test_an_unknown_camera_equals_no_camera() -> None:
+    distances = np.array([[0.1, 0.2, 0.3]])
+    known = LabelledPair.of([5], [1], [5, 3, 5], [1, 2, 2])
+    assert rank_metrics_of_distances(distances, known).mAP == 0.5  # the nearest shares its camera
+    unknown = LabelledPair.of([5], [UNKNOWN_CAMERA], [5, 3, 5], [UNKNOWN_CAMERA] * 3)
+    assert rank_metrics_of_distances(distances, unknown).mAP == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_it_is_said_why_nothing_can_be_measured() -> None:
+    with pytest.raises(NoMatch, match="only in its own: --ignore-cameras"):
+        rank_metrics_of_distances(np.zeros((1, 2)), LabelledPair.of([5], [1], [5, 3], [1, 2]))
+    with pytest.raises(NoMatch, match="none of their identities is in the gallery"):
+        rank_metrics_of_distances(np.zeros((1, 2)), LabelledPair.of([5], [1], [4, 3], [1, 2]))
+
+
+def test_rows_may_come_one_by_one() -> None:
+    random = default_rng(0)
+    labels = LabelledPair.of([1, 2, 1], [1, 1, 2], [1, 2, -1] * 3, [1, 2, 3] * 3)
+    query, gallery = random.standard_normal((3, 4), np.float32), random.standard_normal((9, 4), np.float32)
+    rows = (row for row in cosine_distances(query, gallery))
+    assert rank_metrics_of_distances(rows, labels) == rank_metrics(query, gallery, labels)
+
+
+def test_the_printed_figures_by_name() -> None:
+    found = rank_metrics_of_distances(np.array([[0.1, 0.2]]), LabelledPair.of([5], [1], [3, 5], [2, 2]))
+    assert found.figures() == {
+        "rank1": 0.0,
+        "rank5": 1.0,
+        "rank10": 1.0,
+        "rank20": 1.0,
+        "mAP": 0.5,
+        "mAP_official": 0.25,
+        "mINP": 0.5,
+    }
 
 
 def test_a_match_behind_the_fiftieth_place_is_in_no_cmc() -> None:
@@ -200,8 +244,11 @@ def test_what_does_not_fit_together_is_refused() -> None:
     labels = LabelledPair.of([1], [1], [1, 1], [2, 2])
     with pytest.raises(ValueError, match=r"\[Q, D\] and \[G, D\]"):
         rank_metrics(np.ones((1, 4), np.float32), np.ones((2, 5), np.float32), labels)
-    with pytest.raises(ValueError, match="gallery: 3 rows, but labels for 2"):
-        rank_metrics_of_distances(np.zeros((1, 3)), labels)
+    with pytest.raises(ValueError, match="gallery: 3 embeddings, but labels for 2"):
+        rank_metrics(np.ones((1, 4), np.float32), np.ones((3, 4), np.float32), labels)
+    for wrong in (np.zeros((1, 3)), np.zeros((0, 2)), np.zeros((2, 2)), np.zeros((1, 2, 1))):
+        with pytest.raises(ValueError, match=r"distances: .* but labels for 1"):
+            rank_metrics_of_distances(wrong, labels)
     with pytest.raises(ValueError, match="query 0 are not finite"):
         rank_metrics_of_distances(np.array([[0.0, np.nan]]), labels)
     with pytest.raises(ValueError, match="query: identities"):

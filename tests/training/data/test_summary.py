@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.training.data.drawing import samples, sound
+from training.data import cuhk03
+from training.data.__main__ import main
+from training.data.dataset import UNKNOWN_CAMERA
+from training.data.summary import PAPER, Row, count, remarks
+
+
+def test_people_are_counted_without_distractors_and_junk() -> None:
+    assert count(sound()) == Row(2, 2, 4, 2, 2, 2, 5)
+    unknown = replace(sound(), query=samples((3, UNKNOWN_CAMERA)))
+    assert count(unknown).cameras == 2
+
+
+def test_what_the_table_does_not_say_is_said() -> None:
+    data = replace(
+        sound(),
+        name=cuhk03.CUHK03["labeled"].name,
+        gallery=samples((3, 2), (0, 1), (0, 2), (-1, 1), (9, 1)),
+        multi_query=samples((3, 1)),
+        left_out=3,
+        notes=("a note",),
+    )
+    said = remarks(data)
+    for number, (start, inside) in enumerate(
+        [
+            ("gallery: 2 images are distractors", ""),
+            ("gallery: 1 images are junk", ""),
+            ("gallery: 1 people (1 images) are no query's", ""),
+            ("train: 3 images", "left out"),
+            ("multi-query: 1 images", ""),
+            ("the paper's line for CUHK03", "detected"),
+            ("a note", ""),
+        ]
+    ):
+        assert said[number].startswith(start)
+        assert inside in said[number]
+    assert len(said) == 7
+    assert remarks(replace(sound(), gallery=samples((3, 2), (4, 2)))) == []
+
+
+@pytest.mark.parametrize("crops", cuhk03.CROPS)
+def test_the_papers_lines_are_the_benchmarks(crops: cuhk03.Crops) -> None:
+    assert set(PAPER) == {"Market-1501", "DukeMTMC-reID", "CUHK03 (labeled)", "CUHK03 (detected)"}
+    paper = PAPER[cuhk03.CUHK03[crops].name]
+    assert (paper.train_images, paper.query_images, paper.gallery_images) == cuhk03.CUHK03["detected"].counts
+
+
+def test_the_command_prints_the_table(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(drawn)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    line = next(line for line in out.splitlines() if "here" in line)
+    assert re.findall(r"\d+", line)[:5] == ["2", "8", "32", "4", "8"]
+    assert "paper" not in out
+    assert f"{drawn} is read as market1501" in out
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), "--layout", "dukemtmc", "--ignore-cameras"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"error: {tmp_path} has neither bounding_box_train/")

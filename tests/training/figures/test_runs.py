@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.config import Config, build_config
+from training.figures.runs import find_runs, groups, read_lines
+from training.figures.variants import NONE, OURS, TRIPLET
+
+BASE = build_config("smoke")
+
+
+def write_run(folder: Path, config: Config, data: str = "drawn") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"config": config.to_dict(), "data": {"name": data}}))
+    return folder
+
+
+def seeded(config: Config, seed: int) -> Config:
+    return Config.from_dict({**config.to_dict(), "seed": seed})
+
+
+def test_runs_are_found_in_folders_and_folders_of_folders(tmp_path: Path) -> None:
+    write_run(tmp_path / "many" / "b", TRIPLET.apply(BASE))
+    write_run(tmp_path / "many" / "a", BASE)
+    (tmp_path / "many" / "drawn").mkdir()
+    one = write_run(tmp_path / "one", NONE.apply(BASE))
+    runs = find_runs([one, tmp_path / "many"])
+    assert [run.name for run in runs] == ["one", "a", "b"]
+    assert [run.variant for run in runs] == [NONE, OURS, TRIPLET]
+    assert runs[1].config == BASE
+    assert all(run.checkpoint is None and run.data == "drawn" for run in runs)
+
+
+def test_what_is_no_run_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere: no such file"):
+        find_runs([tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match="holds no run: give a checkpoint"):
+        find_runs([tmp_path])
+    folder = write_run(tmp_path / "run", BASE)
+    for text, message in (("{", "is no JSON"), ("[]", "no JSON object"), ('{"config": {}}', "does not describe a run")):
+        (folder / "run.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"run\.json.*{message}"):
+            find_runs([folder])
+
+
+def test_seeds_are_one_group_under_their_variants_name(tmp_path: Path) -> None:
+    configs = {"t": TRIPLET.apply(BASE), "a": seeded(BASE, 0), "b": seeded(BASE, 1)}
+    found = groups(find_runs([write_run(tmp_path / name, config) for name, config in configs.items()]))
+    assert [(group.title, [run.name for run in group.runs]) for group in found] == [
+        ("self-attention", ["a", "b"]),
+        ("triplet alone", ["t"]),
+    ]
+
+
+def test_different_runs_of_a_variant_keep_their_own_names(tmp_path: Path) -> None:
+    other = Config.from_dict({**BASE.to_dict(), "epochs": 30})
+    runs = find_runs([write_run(tmp_path / "short", BASE), write_run(tmp_path / "long", other)])
+    assert [group.title for group in groups(runs)] == ["short", "long"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", []), ('{"step": 1}\n{"step": 2}\n', [{"step": 1}, {"step": 2}]), ('{"step": 1}\n{"st', [{"step": 1}])],
+)
+def test_a_torn_last_line_does_not_count(tmp_path: Path, text: str, expected: list[dict[str, Any]]) -> None:
+    (tmp_path / "steps.jsonl").write_text(text)
+    assert read_lines(tmp_path / "steps.jsonl") == expected
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n{\n{"epoch": 3}\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 2 is no JSON: remove the line"):
+        read_lines(tmp_path / "log.jsonl")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.training.loop.tiny import build_learner, tiny
+from training.loop.optimizer import build_optimizer
+
+
+def test_what_is_fresh_learns_faster() -> None:
+    learner = build_learner(tiny("learning_rate=0.01", "fresh_factor=3", "distillation=1"))
+    pretrained = {name for name, _ in learner.network.backbone.named_parameters() if not name.startswith("layer4")}
+    optimizer = build_optimizer(learner, pretrained)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in learner.named_parameters():
+        if parameter.requires_grad:
+            known = name.removeprefix("network.backbone.") in pretrained
+            assert rates.pop(id(parameter)) == pytest.approx(0.01 if known else 0.03), name
+    assert rates == {}
+
+
+def test_from_scratch_nothing_is_faster() -> None:
+    (group,) = build_optimizer(build_learner(tiny("learning_rate=0.01", "fresh_factor=3")), frozenset()).param_groups
+    assert group["lr"] == group["base_lr"] == pytest.approx(0.01)
+
+
+def test_frozen_parameters_are_not_in_it() -> None:
+    learner = build_learner(tiny("frozen_stages=5"))
+    parameters = [id(p) for group in build_optimizer(learner, frozenset()).param_groups for p in group["params"]]
+    fresh = [id(p) for name, p in learner.named_parameters() if p.requires_grad]
+    assert parameters == fresh
+    assert not any(id(p) in parameters for p in learner.network.backbone.parameters())
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_weight_decay_is_coupled_or_not(name: str) -> None:
+    """One step where the loss has no gradient: Adam takes the decay for one, and AdamW only shrinks the weights."""
+    learner = build_learner(tiny(f"optimizer={name}", "weight_decay=0.1", "learning_rate=0.01"))
+    optimizer = build_optimizer(learner, frozenset())
+    weight = learner.network.classifier.weight
+    before = weight.detach().clone()
+    for parameter in learner.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    expected = before - 0.01 * before.sign() if name == "adam" else before * (1 - 0.01 * 0.1)
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from training.config import Config, build_config
+from training.network.model import Embedder, ReIDNet
+from training.network.stored import load_checkpoint_model, read_checkpoint
+
+SMOKE = build_config("smoke", overrides=["base_width=4"])
+# What a checkpoint held before there were other kinds of attention: it is read with the defaults for the rest.
+FIRST_SETTINGS = (
+    *("layers", "base_width", "last_stride", "stride_placement", "value_reduction", "scale_scores", "bnneck"),
+    *("height", "width", "half_size_epochs", "flip", "rotation", "translation", "erasing"),
+    *("identities", "shots", "epoch", "margin", "label_smoothing", "distillation"),
+    *("epochs", "warmup_epochs", "learning_rate", "fresh_factor", "weight_decay", "frozen_stages"),
+    *("precision", "seed"),
+)
+FIRST_HEAD = {
+    *("attention.alpha", "attention.f.weight", "attention.f.bias", "attention.g.weight", "attention.g.bias"),
+    *("attention.h.0.weight", "attention.h.0.bias", "attention.h.1.weight", "attention.h.1.bias"),
+    *("bnneck.weight", "bnneck.bias", "bnneck.running_mean", "bnneck.running_var", "bnneck.num_batches_tracked"),
+    "classifier.weight",
+}
+
+
+def checkpoint_of(network: ReIDNet, config: Config) -> dict[str, Any]:
+    return {
+        "model": network.state_dict(),
+        "epoch": 1,
+        "config": config.to_dict(),
+        "classes": 4,
+        "initialisation": "from scratch",
+        "teacher": "none",
+        "data": {"name": "drawn"},
+    }
+
+
+def drawn(config: Config) -> ReIDNet:
+    """A network whose tensors are all drawn, alpha and the statistics included."""
+    network = ReIDNet(config, 4)
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.1, 0.2)
+    return network
+
+
+def embed(embedder: Embedder) -> tuple[torch.Tensor, torch.Tensor]:
+    crops = torch.arange(2 * 64 * 32 * 3).remainder(251).to(torch.uint8).view(2, 64, 32, 3)
+    with torch.inference_mode():
+        embedding, attention = embedder.eval()(crops)
+    return embedding, attention
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMOKE,
+        replace(SMOKE, attention="none", bnneck=False),
+        replace(SMOKE, attention="spatial", attention_scores="sigmoid"),
+        replace(SMOKE, attention_scores="sigmoid", value_reduction=1, embedding_dim=12),
+    ],
+    ids=["self", "none", "spatial", "sigmoid"],
+)
+def test_a_stored_network_is_the_one_that_was_saved(tmp_path: Path, config: Config) -> None:
+    network = drawn(config)
+    torch.save(checkpoint_of(network, config), path := tmp_path / "checkpoint.pt")
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.config == config
+    restored = embed(load_checkpoint_model(checkpoint))
+    assert all(torch.equal(a, b) for a, b in zip(restored, embed(Embedder(network)), strict=True))
+
+
+def test_a_checkpoint_from_before_the_other_attentions_loads(tmp_path: Path) -> None:
+    network = drawn(SMOKE)
+    state = checkpoint_of(network, SMOKE)
+    assert {name for name in state["model"] if not name.startswith("backbone.")} == FIRST_HEAD
+    state["config"] = {name: state["config"][name] for name in FIRST_SETTINGS}
+    torch.save(state, path := tmp_path / "checkpoint.pt")
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.config == SMOKE
+    torch.testing.assert_close(embed(load_checkpoint_model(checkpoint)), embed(Embedder(network)))
+
+
+def test_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (broken := tmp_path / "broken.pt").write_bytes(b"no zip")
+    torch.save({"model": {}, "epoch": 1}, part := tmp_path / "part.pt")
+    with pytest.raises(ValueError, match=r"broken\.pt is no checkpoint of training/train\.py, or a damaged one$"):
+        read_checkpoint(broken)
+    with pytest.raises(ValueError, match=r"cannot be read: .*Is a directory"):
+        read_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / "missing.pt")
+    with pytest.raises(ValueError, match=r"part\.pt is no checkpoint of training/train\.py: it has no config, classes"):
+        read_checkpoint(part)
+
+
+def test_settings_of_another_version_are_refused(tmp_path: Path) -> None:
+    state = checkpoint_of(drawn(SMOKE), SMOKE)
+    state["config"]["heads"] = 4
+    torch.save(state, path := tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt was trained with other settings .*'heads'"):
+        read_checkpoint(path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    state = checkpoint_of(drawn(SMOKE), replace(SMOKE, attention="none"))
+    torch.save(state, path := tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt has not the weights of the network"):
+        load_checkpoint_model(read_checkpoint(path))
+
+
+def test_a_run_that_saw_only_half_size_pictures_is_refused(tmp_path: Path) -> None:
+    config = replace(SMOKE, half_size_epochs=1, height=64, width=64)
+    torch.save(checkpoint_of(drawn(config), config), path := tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt stopped after 1 epochs"):
+        load_checkpoint_model(read_checkpoint(path))

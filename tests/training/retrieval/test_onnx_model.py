@@ -1,0 +1,86 @@
+"""ONNX files of our own and of other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from tests.training.retrieval.cells import HEIGHT, WIDTH, cell_means, unit, write_model
+from training.data.dataset import Dataset
+from training.retrieval.embedding import embed_samples
+from training.retrieval.onnx_model import INPUT_LAYOUTS, OWN_LAYOUT, ModelError, OnnxModel
+
+
+@pytest.mark.parametrize("name", list(INPUT_LAYOUTS))
+def test_every_input_layout_reaches_a_foreign_file_right(name: str, data: Dataset, tmp_path: Path) -> None:
+    layout = INPUT_LAYOUTS[name]
+    element = TensorProto.UINT8 if name == OWN_LAYOUT else TensorProto.FLOAT
+    path = write_model(tmp_path / "foreign.onnx", layout, element, size=("h", "w"))
+    model = OnnxModel(path, layout=name, size=(HEIGHT, WIDTH), threads=1)
+    expected = unit(np.stack([cell_means(sample) for sample in data.query]))
+    np.testing.assert_allclose(embed_samples(model, data.query), expected, atol=1e-5)
+
+
+def test_a_half_precision_input_is_fed_half_precision(data: Dataset, tmp_path: Path) -> None:
+    name = "nchw-float-rgb-imagenet"
+    path = write_model(tmp_path / "half.onnx", INPUT_LAYOUTS[name], TensorProto.FLOAT16)
+    expected = unit(np.stack([cell_means(sample) for sample in data.query]))
+    found = embed_samples(OnnxModel(path, layout=name, threads=1), data.query)
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_a_fixed_batch_is_filled_up_and_cut(data: Dataset, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "fixed.onnx", INPUT_LAYOUTS["nchw-float-rgb-1"], batch=4)
+    model = OnnxModel(path, layout="nchw-float-rgb-1", threads=1)
+    expected = unit(np.stack([cell_means(sample) for sample in data.query]))
+    np.testing.assert_allclose(embed_samples(model, data.query, batch=7), expected, atol=1e-5)
+
+
+def test_of_several_outputs_the_named_one_counts(data: Dataset, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "two.onnx", INPUT_LAYOUTS["nchw-float-rgb-1"], outputs=("features", "map"))
+    with pytest.raises(ModelError, match=r"which output is the embedding.*features, map"):
+        OnnxModel(path, layout="nchw-float-rgb-1")
+    with pytest.raises(ModelError, match=r"no output 'logits'.*features, map"):
+        OnnxModel(path, layout="nchw-float-rgb-1", output="logits")
+    crops = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
+    assert OnnxModel(path, layout="nchw-float-rgb-1", output="features").embed(crops).shape == (2, 24)
+    with pytest.raises(ModelError, match=r"output 'map' has the shape \(2, 3, 4, 2\)"):
+        OnnxModel(path, layout="nchw-float-rgb-1", output="map").embed(crops)
+
+
+def test_a_foreign_file_says_what_it_has_to_be_told(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "foreign.onnx", INPUT_LAYOUTS["nchw-float-rgb-1"], size=("h", "w"))
+    with pytest.raises(ModelError, match="name its input layout, one of nhwc-uint8-rgb"):
+        OnnxModel(path)
+    with pytest.raises(ModelError, match="leaves its size open"):
+        OnnxModel(path, layout="nchw-float-rgb-1")
+    fixed = write_model(tmp_path / "fixed.onnx", INPUT_LAYOUTS["nchw-float-rgb-1"])
+    with pytest.raises(ModelError, match="takes 64x32 crops, not 256x128"):
+        OnnxModel(fixed, layout="nchw-float-rgb-1", size=(256, 128))
+
+
+def test_an_own_file_takes_no_second_description(own_file: Path) -> None:
+    with pytest.raises(ModelError, match="tells its input and output itself"):
+        OnnxModel(own_file, size=(HEIGHT, WIDTH))
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "later.onnx", INPUT_LAYOUTS[OWN_LAYOUT], metadata={"format": "resight/2"})
+    with pytest.raises(ModelError, match="has the format 'resight/2'"):
+        OnnxModel(path)
+
+
+def test_an_own_file_without_its_size_is_refused(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "bare.onnx", INPUT_LAYOUTS[OWN_LAYOUT], metadata={"format": "resight/1"})
+    with pytest.raises(ModelError, match="no height and width"):
+        OnnxModel(path)
+
+
+def test_bytes_are_not_fed_what_is_no_byte(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "bytes.onnx", INPUT_LAYOUTS[OWN_LAYOUT], TensorProto.UINT8)
+    for name in ("nchw-float-rgb-imagenet", "nchw-float-rgb-half", "nchw-float-rgb-1", "nchw-float-bgr-imagenet"):
+        with pytest.raises(ModelError, match=rf"bytes\.onnx takes bytes \(uint8\), which {name} would change"):
+            OnnxModel(path, layout=name)

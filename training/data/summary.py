@@ -1,0 +1,81 @@
+"""The paper's Table 2: cameras, people and images of the three parts of a data set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from training.data.cuhk03 import CUHK03
+from training.data.dataset import DISTRACTOR, JUNK, UNKNOWN_CAMERA, Dataset, Sample
+from training.data.dukemtmc import DUKEMTMC
+from training.data.market1501 import MARKET1501
+
+
+class Row(NamedTuple):
+    """A line of the table; people are counted without distractors and junk."""
+
+    cameras: int
+    train_people: int
+    train_images: int
+    query_people: int
+    query_images: int
+    gallery_people: int
+    gallery_images: int
+
+
+_PAPER_CUHK03 = Row(2, 767, 7_365, 700, 1_400, 700, 5_332)
+# As printed. The paper has one line for CUHK03, and it is the detected set's.
+PAPER: dict[str, Row] = {
+    MARKET1501.name: Row(6, 751, 12_936, 750, 3_368, 750, 19_732),
+    DUKEMTMC.name: Row(8, 702, 16_522, 702, 2_228, 1_110, 17_661),
+    CUHK03["labeled"].name: _PAPER_CUHK03,
+    CUHK03["detected"].name: _PAPER_CUHK03,
+}
+
+
+def count(data: Dataset) -> Row:
+    """The line of Table 2 for a data set; unknown cameras are not counted."""
+    samples = (*data.train, *data.query, *data.gallery)
+    return Row(
+        len({sample.camera for sample in samples} - {UNKNOWN_CAMERA}),
+        *(number for part in (data.train, data.query, data.gallery) for number in (_people(part), len(part))),
+    )
+
+
+def table(data: Dataset) -> Table:
+    """Table 2 for a data set, with the paper's line where the paper has one."""
+    shown = Table(title=f"Table 2: {data.name}", box=box.ASCII)
+    shown.add_column("")
+    shown.add_column("cameras", justify="right")
+    for part in ("train", "query", "gallery"):
+        shown.add_column(f"{part}\npeople", justify="right")
+        shown.add_column(f"{part}\nimages", justify="right")
+    shown.add_row("here", *(f"{number:,}" for number in count(data)))
+    if data.name in PAPER:
+        shown.add_row("paper", *(f"{number:,}" for number in PAPER[data.name]))
+    return shown
+
+
+def remarks(data: Dataset) -> list[str]:
+    """What the table does not say, a sentence each."""
+    kinds = Counter(sample.identity for sample in data.gallery)
+    asked = {sample.identity for sample in data.query} | {DISTRACTOR, JUNK}
+    strangers = [sample for sample in data.gallery if sample.identity not in asked]
+    distractors, junk = kinds[DISTRACTOR], kinds[JUNK]
+    said = [
+        (distractors, f"gallery: {distractors:,} images are distractors (identity 0000), which count as wrong"),
+        (junk, f"gallery: {junk:,} images are junk (identity -1), which the protocol ignores"),
+        (strangers, f"gallery: {_people(strangers):,} people ({len(strangers):,} images) are no query's"),
+        (data.left_out, f"train: {data.left_out:,} images of junk and distractors are left out"),
+        (data.multi_query, f"multi-query: {len(data.multi_query):,} images"),
+        (data.name == CUHK03["labeled"].name, "the paper's line for CUHK03 is the detected set's"),
+    ]
+    return [*(sentence for applies, sentence in said if applies), *data.notes]
+
+
+def _people(samples: Iterable[Sample]) -> int:
+    return len({sample.identity for sample in samples} - {DISTRACTOR, JUNK})

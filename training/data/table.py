@@ -1,0 +1,104 @@
+"""One's own pictures as a CSV file: columns `path` and `identity`, and if known `camera` and `split`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.checks import checked
+from training.data.dataset import UNKNOWN_CAMERA, DataError, Dataset
+from training.data.own import SPLITS, Divided, Picture, build, divide
+
+NEEDED = ("path", "identity")
+DIGITS = 9  # of a camera's number: it must fit into an array
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the file."""
+
+    line: int
+    path: str
+    identity: str
+    camera: str
+    split: str
+
+
+def read(path: Path | str, ignore_cameras: bool = False) -> Dataset:
+    """Read a CSV file with a header; paths are relative to the file's folder, other columns are ignored.
+
+    `identity` and `camera` are names of any kind; an empty camera is unknown. `split` is train, query or gallery
+    in every line; without it the identities are divided as `own.divide` says.
+
+    Raises:
+        DataError: a column, value or picture is missing, a picture comes twice (the message gives the line), or as
+            `own.divide` and `checks.checked` say.
+    """
+    file = Path(path)
+    rows = _read_rows(file)
+    cameras = number_cameras(row.camera for row in rows)
+    pictures = {row.line: _picture(file, row, cameras) for row in rows}
+    _check_paths(file, rows)
+    if not any(row.split for row in rows):
+        return checked(file, build(file.stem, divide(file, list(pictures.values()))), ignore_cameras)
+    parts: Divided = {split: [] for split in SPLITS}
+    for row in rows:
+        split = next((split for split in SPLITS if split == row.split), None)
+        if split is None:
+            raise DataError(f"{file}, line {row.line}: split is {row.split!r}, not one of {', '.join(SPLITS)}")
+        parts[split].append(pictures[row.line])
+    return checked(file, build(file.stem, parts), ignore_cameras)
+
+
+def number_cameras(names: Iterable[str]) -> dict[str, int]:
+    """Whole numbers of at most nine digits stay what they are; "" is unknown.
+
+    Where any name is another one, all are numbered from 1 in sorted order.
+    """
+    known = sorted({name for name in names if name})
+    whole = all(name.isdecimal() and len(name) <= DIGITS for name in known)
+    numbers = {name: int(name) if whole else number for number, name in enumerate(known, start=1)}
+    return {**numbers, "": UNKNOWN_CAMERA}
+
+
+def _read_rows(file: Path) -> list[Row]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            reader = csv.DictReader(opened, skipinitialspace=True)
+            columns = [(name or "").strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = [_row(reader.line_num, values) for values in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} cannot be read as a CSV file in UTF-8: {error}") from error
+    for column in NEEDED:
+        if column not in columns:
+            raise DataError(f"{file} has no column {column!r} but {columns}: the first line names path, identity, …")
+        for row in rows:
+            if not getattr(row, column):
+                raise DataError(f"{file}, line {row.line}: no {column}")
+    if not rows:
+        raise DataError(f"{file} has a header and no line below it: nothing to learn from")
+    return rows
+
+
+def _row(line: int, values: Mapping[str, str | None]) -> Row:
+    path, identity, camera, split = (
+        (values.get(column) or "").strip() for column in ("path", "identity", "camera", "split")
+    )
+    return Row(line, path, identity, camera, split)
+
+
+def _picture(file: Path, row: Row, cameras: Mapping[str, int]) -> Picture:
+    path = file.parent / row.path
+    if not path.is_file():
+        raise DataError(f"{file}, line {row.line}: there is no picture {path}")
+    return Picture(row.path, path, row.identity, cameras[row.camera])
+
+
+def _check_paths(file: Path, rows: Iterable[Row]) -> None:
+    lines: dict[Path, int] = {}
+    for row in rows:
+        if (earlier := lines.setdefault((file.parent / row.path).resolve(), row.line)) != row.line:
+            raise DataError(f"{file}, line {row.line}: {row.path} is in line {earlier} already; remove one of them")

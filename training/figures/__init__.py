@@ -1,0 +1,1 @@
+"""What the paper prints: the runs behind its tables, the tables, and the figures."""

@@ -1,0 +1,142 @@
+"""The runs behind the tables: which there are, which are finished, and one of them from training to its figures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from training.config import Config, ConfigError
+from training.data.dataset import Dataset
+from training.figures.runs import ABLATION, read_object
+from training.figures.tables import markdown, record
+from training.figures.variants import MEASURES, OURS, Table, Variant
+from training.loop import runlog
+from training.loop.trainer import Trainer
+from training.retrieval.protocol import evaluate, file_sha256
+from training.retrieval.torch_model import TorchModel
+
+MEASUREMENTS = 10  # of a run on its way, unless eval_every says otherwise
+MARKDOWN, JSON = "tables.md", "tables.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a variant with a seed, in a folder of its own."""
+
+    variant: Variant
+    config: Config
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        return f"{self.variant.title}, seed {self.config.seed}"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The runs over one base: its settings, data and folder, and what its backbone starts from."""
+
+    base: Config
+    data: Dataset
+    folder: Path
+    weights: str = "none"
+    teacher: Path | None = None
+
+    def jobs(self, tables: Sequence[Table], seeds: int) -> list[Job]:
+        """The distinct runs of the tables, seed by seed, so that every row has its first figure soon."""
+        variants = {row.variant.key: row.variant for table in tables for row in table.rows}
+        return [self._job(variant, self.base.seed + n) for n in range(seeds) for variant in variants.values()]
+
+    def finished(self, job: Job) -> dict[str, Any] | None:
+        """What was measured on a job that is finished, else None.
+
+        Raises:
+            ValueError: the folder's run is another one; the message names the first difference.
+        """
+        path = job.folder / ABLATION
+        if not path.is_file():
+            return None
+        found = read_object(path)
+        was, now = found.get("asked", {}), self._asked(job)
+        for name, value in now.items():
+            if was.get(name) != value:
+                raise ValueError(
+                    f"{path} was measured with {name}={was.get(name)!r}, not {value!r}: "
+                    "give the same, or another --runs folder"
+                )
+        return found
+
+    def run(self, job: Job, device: torch.device, console: Console | None) -> None:
+        """Train a job, or what is left of it, measure it on the test part, and write that as ablation.json.
+
+        Raises:
+            ValueError, NotFinite: as `Trainer.train`.
+        """
+        began = time.monotonic()
+        checkpoint = Trainer(job.config, self.data, job.folder, device, console).train(self.weights, self.teacher)
+        evaluation = evaluate(TorchModel(checkpoint, device), self.data, console=console)
+        metrics = evaluation.metrics
+        measured = {
+            "variant": job.variant.key,
+            "data": self.data.name,
+            "asked": self._asked(job),
+            **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10, 20)},
+            "mAP": metrics.mAP,
+            "mAP_official": metrics.mAP_official,
+            "mINP": metrics.mINP,
+            "cmc": list(metrics.cmc),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        runlog.write_json(job.folder / ABLATION, measured)
+
+    def write_tables(self, tables: Sequence[Table], jobs: Sequence[Job]) -> str:
+        """Write tables.md and tables.json of what is finished, and return the Markdown."""
+        results: dict[str, list[dict[str, float]]] = {}
+        for job in jobs:
+            if (found := self.finished(job)) is not None:
+                results.setdefault(job.variant.key, []).append({name: found[name] for name in MEASURES})
+        text = "\n".join(markdown(table, results, self.data.name) for table in tables)
+        runlog.write_text(self.folder / MARKDOWN, text)
+        runlog.write_json(self.folder / JSON, [record(table, results, self.data.name) for table in tables])
+        return text
+
+    def _job(self, variant: Variant, seed: int) -> Job:
+        config = replace(variant.apply(self.base), seed=seed)
+        return Job(variant, config, self.folder / f"{variant.key}-seed{seed}")
+
+    def _asked(self, job: Job) -> dict[str, Any]:
+        """What makes a run this run, flat and as JSON gives it back."""
+        config: dict[str, Any] = json.loads(json.dumps(job.config.to_dict()))
+        data = runlog.data_fingerprint(self.data)
+        return {
+            **config,
+            "data": data["sha256"],
+            "test data": data["test_sha256"],
+            "weights": _content(self.weights),
+            "teacher": _content(str(self.teacher)) if self.teacher else "none",
+        }
+
+
+def base_config(config: Config) -> Config:
+    """What the variants are made of: `config`, measured ten times on its way unless it says how often.
+
+    Raises:
+        ConfigError: it sets what the tables vary.
+    """
+    for name, value in OURS.settings.items():
+        if getattr(config, name) != value:
+            raise ConfigError(f"{name} is what the tables vary: leave {name}={getattr(config, name)} out")
+    return replace(config, eval_every=config.eval_every or max(1, config.epochs // MEASUREMENTS))
+
+
+def _content(name: str) -> str:
+    """A file by its content, wherever it lies; a word such as "imagenet" by itself."""
+    path = Path(name)
+    return file_sha256(path) if path.is_file() else name

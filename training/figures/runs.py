@@ -1,0 +1,156 @@
+"""The runs that figures are made from: what each was, what it logged, which belong together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from training.config import Config
+from training.figures.variants import VARIANTS, Variant, variant_of
+from training.loop.checkpoint import LATEST
+from training.loop.runlog import LOG, RUN, STEPS
+from training.network.stored import read_checkpoint
+
+ABLATION = "ablation.json"  # what was measured on a finished run of an ablation
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: its folder (None for a checkpoint on its own), settings and data, and its checkpoint."""
+
+    name: str
+    config: Config
+    data: str
+    checkpoint: Path | None
+    folder: Path | None
+
+    @property
+    def variant(self) -> Variant | None:
+        return variant_of(self.config)
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs behind the checkpoint; of a checkpoint on its own, all."""
+        lines = self.log()
+        return int(lines[-1]["epoch"]) if lines else self.config.epochs
+
+    @property
+    def shown(self) -> Path | None:
+        """The checkpoint, where its network knows full-size pictures."""
+        return self.checkpoint if self.epochs_done > self.config.half_size_epochs else None
+
+    def log(self) -> list[dict[str, Any]]:
+        """The epochs' lines of log.jsonl."""
+        return self._lines(LOG)
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The iterations' lines of steps.jsonl."""
+        return self._lines(STEPS)
+
+    def measured(self) -> dict[str, Any] | None:
+        """What the ablation measured on it, where it did."""
+        path = self.folder and self.folder / ABLATION
+        return read_object(path) if path and path.is_file() else None
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.folder and self.folder / name
+        return read_lines(path) if path and path.is_file() else []
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed only, under one title."""
+
+    title: str
+    runs: tuple[Run, ...]
+
+    @property
+    def first(self) -> Run:
+        return self.runs[0]
+
+
+def find_runs(paths: Iterable[Path]) -> tuple[Run, ...]:
+    """The runs at `paths`: checkpoints (.pt), run folders, and folders of run folders.
+
+    Raises:
+        ValueError, OSError: there is none at a path, or one that cannot be read.
+    """
+    return tuple(run for path in paths for run in _runs_at(path))
+
+
+def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
+    """The runs in groups of seeds, in the order of the tables, then as they are given; a group is called by its
+    variant where no other group is of that variant, else by its first run's name."""
+    found: dict[tuple[Config, str], list[Run]] = {}
+    for run in runs:
+        found.setdefault((replace(run.config, seed=0), run.data), []).append(run)
+    variants = [members[0].variant for members in found.values()]
+
+    def title(run: Run) -> str:
+        name = run.variant.title if run.variant and variants.count(run.variant) == 1 else run.name
+        done, epochs = run.epochs_done, run.config.epochs
+        return name if done == epochs else f"{name} ({done} of {epochs} epochs)"
+
+    def place(group: Group) -> int:
+        return VARIANTS.index(group.first.variant) if group.first.variant else len(VARIANTS)
+
+    return tuple(sorted((Group(title(members[0]), tuple(members)) for members in found.values()), key=place))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a last line without its end was being written and does not count.
+
+    Raises:
+        ValueError: a line that is no JSON.
+    """
+    lines = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is no JSON: remove the line ({error})") from error
+    return lines
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds one object.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: remove it ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no JSON object")
+    return found
+
+
+def _runs_at(path: Path) -> list[Run]:
+    if path.is_file():
+        checkpoint = read_checkpoint(path)
+        return [Run(path.stem, checkpoint.config, checkpoint.data_name, path, None)]
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if (path / RUN).is_file():
+        return [_run_of(path)]
+    runs = [_run_of(file.parent) for file in sorted(path.glob(f"*/{RUN}"))]
+    if not runs:
+        raise ValueError(f"{path} holds no run: give a checkpoint, a run's folder (with {RUN}), or a folder of those")
+    return runs
+
+
+def _run_of(folder: Path) -> Run:
+    told = read_object(folder / RUN)
+    try:
+        config, data = Config.from_dict(told["config"]), str(told["data"]["name"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / RUN} does not describe a run: {error}") from error
+    checkpoint = folder / LATEST
+    return Run(folder.name, config, data, checkpoint if checkpoint.is_file() else None, folder)

@@ -1,0 +1,49 @@
+"""Files of a run: whole or not at all, and a clear word when the disk is full."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+
+class NotWritten(OSError):
+    """A file of the run could not be written; the message names it and says what is still there."""
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replace `path` by what `write` writes, once that is complete and on disk; until then the earlier file stays.
+
+    Raises:
+        NotWritten: the disk is full, or the folder cannot be written. The earlier file is as it was.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    # torch's writer may turn a failed write into a RuntimeError.
+    except (OSError, RuntimeError) as error:
+        raise NotWritten(f"{path} could not be written ({error}); {_remains(path)}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def append(path: Path, text: str) -> None:
+    """Add `text` to the end of a file.
+
+    Raises:
+        NotWritten: the disk is full, or the folder cannot be written. The last line may be torn.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise NotWritten(f"{path} could not be written ({error})") from error
+
+
+def _remains(path: Path) -> str:
+    return "the earlier one is as it was" if path.is_file() else "there is no earlier one"
