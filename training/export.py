@@ -189,6 +189,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     output = options.output or options.checkpoint.with_name(f"model-{options.precision}.onnx")
     try:
+        if output.resolve() == options.checkpoint.resolve():
+            raise ValueError(f"--output {output} is the checkpoint itself: give the model file another name")
         exported = export(
             read_checkpoint(options.checkpoint),
             read(options.data, options.layout, ignore_cameras=options.ignore_cameras),

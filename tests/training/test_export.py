@@ -350,3 +350,13 @@ def test_bad_input_is_one_sentence(
 
 def test_the_precisions_of_a_training_run_are_known() -> None:
     assert set(DEFAULT_PRECISIONS) <= set(PRECISIONS)
+
+
+def test_the_checkpoint_is_not_replaced_by_its_model_file(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"weights of many hours")
+    assert main([str(path), "--data", str(drawn), "--output", str(path)]) == 2
+    assert "is the checkpoint itself" in capsys.readouterr().err
+    assert path.read_bytes() == b"weights of many hours"

@@ -111,7 +111,7 @@ def _read_part(root: Path, part: str, benchmark: Benchmark) -> Samples:
 
 def _folder_samples(folder: Path, pattern: re.Pattern[str]) -> Iterable[Sample]:
     for path in folder.rglob("*"):
-        if match := pattern.match(path.name):
+        if (match := pattern.match(path.name)) and path.is_file():
             yield _sample(match, path.stat().st_size, path.read_bytes)
 
 
