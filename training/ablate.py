@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.logging import RichHandler
 
+from training.arguments import count, positive
 from training.config import PRESETS, ConfigError, build_config
 from training.data.cache import check_readable
 from training.data.dataset import short_name
@@ -185,25 +186,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     tables = [ALL, *(str(table.number) for table in TABLES)]
     parser.add_argument("--table", choices=tables, default=ALL, help="only the runs of one table")
-    parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="runs of each kind (default: 1)")
+    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="runs of each kind (default: 1)")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help=f"for the run folders (default: in {RUNS})")
     parser.add_argument("--only", metavar="NAME", help="one run, by its folder's name, and no tables")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default, help=f"cpu, cuda or cuda:N (here: {default})")
-    parser.add_argument("--gpus", type=_count, default=0, metavar="N", help="train N runs at a time, one on each GPU")
+    parser.add_argument("--gpus", type=count, default=0, metavar="N", help="train N runs at a time, one on each GPU")
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ SMALLEST = 32  # pixels: the network halves a picture five times
 TINY = 5e-324  # the least positive float: more than zero
 # Both ends belong to the range; what is unbounded must still be finite.
 RANGES: dict[str, tuple[float, float]] = {
-    "base_width": (1, 1024),
+    "base_width": (4, 1024),
     "embedding_dim": (0, 8192),
     "height": (SMALLEST, 2048),
     "width": (SMALLEST, 2048),

@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
+from training.arguments import count, positive
 from training.data.reading import LAYOUTS, read
 from training.retrieval.onnx_model import INPUT_LAYOUTS, OnnxModel
 from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
@@ -25,13 +26,16 @@ from training.retrieval.rerank import PAPER
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 measured, 2 bad input."""
+    """Exit codes: 0 measured, 1 interrupted, 2 bad input."""
     options = parse(argv)
     try:
         evaluation = measure(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped: nothing was measured", file=sys.stderr)
+        return 1
     if options.json:
         print(json.dumps(evaluation.as_dict(), indent=2))
     else:
@@ -103,8 +107,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--layout", choices=LAYOUTS, help="how it is laid out (default: found out by looking)")
     parser.add_argument("--split", choices=get_args(Split), default="test")
-    parser.add_argument("--batch", type=_positive, default=16, metavar="N")
-    parser.add_argument("--threads", type=_count, default=0, metavar="N", help="0: as many as cores (default)")
+    parser.add_argument("--batch", type=positive, default=16, metavar="N")
+    parser.add_argument("--threads", type=count, default=0, metavar="N", help="0: as many as cores (default)")
     parser.add_argument("--device", help="for a checkpoint: cpu (default), cuda or cuda:N")
     parser.add_argument("--flip", action="store_true", help="mean over each crop and its mirror image")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the embeddings there, as .npy")
@@ -133,23 +137,11 @@ def _foreign(options: argparse.Namespace) -> dict[str, Any]:
     return {"layout": options.input_layout, "size": options.size, "output": options.output}
 
 
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
-
-
 def _size(text: str) -> tuple[int, int]:
     height, cross, width = text.lower().partition("x")
     if not cross:
         raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH, such as 256x128")
-    return _positive(height), _positive(width)
+    return positive(height), positive(width)
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def crops_of(samples: Sequence[Sample], config: Config) -> Crops:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 written, 1 the file failed its check, 2 bad input."""
+    """Exit codes: 0 written, 1 the file failed its check or the export was interrupted, 2 bad input."""
     options = parse(argv)
     output = options.output or options.checkpoint.with_name(f"model-{options.precision}.onnx")
     try:
@@ -206,6 +206,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except ExportError as error:
         print(f"refused: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped: nothing was written", file=sys.stderr)
         return 1
     print(exported.summary())
     return 0

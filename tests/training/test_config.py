@@ -52,7 +52,7 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
         ("half_size_epochs=20", r"less than epochs \(20\)"),
         ("half_size_epochs=5", "height and width of 64"),
         ("layers=[1, 0, 1, 1]", "every stage needs a block"),
-        ("base_width=0", "from 1 to 1024"),
+        ("base_width=3", "from 4 to 1024"),
         ("seed=-1", "from 0 to"),
         ("ema=1", "from 0 to 0.99999"),
         ("step_epochs=0", "at least 1"),

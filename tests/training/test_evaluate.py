@@ -146,3 +146,12 @@ def test_cameras_may_be_ignored(own_file: Path, folder: Path, capsys: pytest.Cap
     assert main([str(own_file), "--data", str(folder), "--ignore-cameras", "--json"]) == 0
     assert "cameras unknown" in json.loads(capsys.readouterr().out)["protocol"]
     assert "no camera is known" in failing([own_file, "--data", folder, "--ignore-cameras", "--camera-pairs"], capsys)
+
+
+def test_ctrl_c_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.evaluate.measure", interrupted)
+    assert main(["model.onnx", "--data", "somewhere"]) == 1
+    assert capsys.readouterr().err == "stopped: nothing was measured\n"

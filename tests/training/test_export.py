@@ -360,3 +360,14 @@ def test_the_checkpoint_is_not_replaced_by_its_model_file(
     assert main([str(path), "--data", str(drawn), "--output", str(path)]) == 2
     assert "is the checkpoint itself" in capsys.readouterr().err
     assert path.read_bytes() == b"weights of many hours"
+
+
+def test_ctrl_c_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_path: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.export.read_checkpoint", interrupted)
+    assert main([str(tmp_path / "checkpoint.pt"), "--data", "somewhere"]) == 1
+    assert capsys.readouterr().err == "stopped: nothing was written\n"

@@ -6,6 +6,7 @@ whose three parts are all about as large as the original's is taken for the orig
 
 from __future__ import annotations
 
+import lzma
 import re
 import threading
 import zipfile
@@ -20,6 +21,8 @@ TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 PARTS = (TRAIN, QUERY, GALLERY)
 HAND_DRAWN = "gt_bbox"  # optional: what the multi-query protocol averages
 NOBODY = {JUNK, DISTRACTOR}
+# What zipfile raises on damage, on encryption, and on what it cannot unpack.
+UNPACKING = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
 
 Samples = tuple[Sample, ...]
 
@@ -124,7 +127,7 @@ def _zip_samples(path: Path, pattern: re.Pattern[str]) -> Iterable[Sample]:
             try:
                 with lock:
                     return archive.read(member)
-            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            except UNPACKING as error:
                 raise ValueError(f"cannot be unpacked from {path} ({error})") from error
 
         return read_member
@@ -138,7 +141,7 @@ def _zip_samples(path: Path, pattern: re.Pattern[str]) -> Iterable[Sample]:
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except UNPACKING as error:
         raise DataError(f"{path} is no readable zip ({error}): copy it again") from error
 
 

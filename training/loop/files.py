@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+LOCK = "lock"
 
 
 class NotWritten(OSError):
     """A file of the run could not be written; the message names it and says what is still there."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other commands out of a run's folder; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        ValueError: another command is in it.
+    """
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another command is training in {folder}: wait until it has ended, or give another --run folder"
+            ) from error
+        yield
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from training.loop.distillation import Distiller, read_teacher
 from training.loop.distributed import Processes
 from training.loop.engine import NotFinite, Step, train_epoch
 from training.loop.feed import Feed
+from training.loop.files import locked
 from training.loop.learner import Learner
 from training.loop.precision import check_precision
 from training.loop.probe import attention_figures
@@ -87,12 +89,18 @@ class Trainer:
         """Train or continue the run and return its checkpoint.
 
         Raises:
-            ValueError: settings, weights or teacher that do not fit, or a folder that holds another run.
+            ValueError: settings, weights or teacher that do not fit, or a folder that holds another run or in which
+                another command is training.
             NotFinite: a loss or the gradient stopped being a number.
             NotWritten: the disk is full; the earlier checkpoint is as it was.
             KeyboardInterrupt: with a sentence about what is kept.
         """
         self.run.mkdir(parents=True, exist_ok=True)
+        with locked(self.run) if self.processes.first else nullcontext():
+            return self.train_alone(weights, teacher)
+
+    def train_alone(self, weights: str, teacher: Path | None) -> Path:
+        """`train`, with the folder to itself."""
         torch.backends.cudnn.benchmark = self.device.type == "cuda"  # few shapes, each many times
         state, provenance = self.build(weights, teacher)
         earlier, done = self.earlier(provenance), 0

@@ -6,7 +6,7 @@ from typing import IO
 
 import pytest
 
-from training.loop.files import NotWritten, append, write_whole
+from training.loop.files import NotWritten, append, locked, write_whole
 
 
 def full_disk(file: IO[bytes]) -> None:
@@ -51,3 +51,10 @@ def test_append_names_the_file(tmp_path: Path) -> None:
         pytest.skip("this system has no /dev/full")
     with pytest.raises(NotWritten, match=r"/dev/full could not be written .*[Nn]o space"):
         append(full, "c\n")
+
+
+def test_a_folder_is_one_commands(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ValueError, match=r"another command is training in .*--run"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
