@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.random import default_rng
@@ -19,10 +20,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from training.data.dataset import DataError
+from training.data.reading import read
+from training.retrieval.embedded import Embedded
 from training.retrieval.metrics import LabelledPair
+from training.retrieval.protocol import ranking_of
 
 Figures = tuple[float, float]  # rank-1 and mAP
-AGREEMENT = 1e-6
 CAMERAS = 6
 PEOPLE_OF_MARKET = 751  # 750 test identities and the distractors
 SEPARATION = 2.5  # of a match from the mean stranger, in deviations of strangers: figures are neither 0 nor 1
@@ -37,13 +41,27 @@ class Size:
     gallery: int
     dim: int
 
+    def __str__(self) -> str:
+        return f"{self.queries:,} x {self.gallery:,} x {self.dim:,}"
+
 
 FULL = Size(queries=3_368, gallery=15_913, dim=2_048)  # Market-1501 and a ResNet-50
 
 
 @dataclass(frozen=True)
+class Written:
+    """Embeddings that `training/evaluate.py --save` wrote, and the data set that they are of."""
+
+    folder: Path
+    data: Path
+
+    def __str__(self) -> str:
+        return f"{self.folder.name} of {self.data.name}"
+
+
+@dataclass(frozen=True)
 class Problem:
-    """Unit embeddings [Q, D] and [G, D] of drawn people, and who they are."""
+    """Unit embeddings [Q, D] and [G, D] of people, and who they are."""
 
     query: NDArray[np.float32]
     gallery: NDArray[np.float32]
@@ -61,11 +79,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Aims:
-    """What the first contender is to reach at full size; `faster`: than whom, and how many times."""
+    """What the first contender is to reach at full size; `faster`: than whom, and how many times; `agreement`: how
+    far the figures of any two may lie apart."""
 
     seconds: float = math.inf
     megabytes: float = math.inf
     faster: Mapping[str, float] = field(default_factory=dict)
+    agreement: float = 1e-6
 
     def missed(self, results: Mapping[str, list[Result]]) -> list[str]:
         """The aims that the medians miss, a sentence each; one over a contender that did not run is not missed."""
@@ -113,26 +133,39 @@ def draw_problem(size: Size, seed: int = 0) -> Problem:
     return Problem(query, gallery, LabelledPair.of(asked, next(cameras), answers, next(cameras)))
 
 
-def compete(contenders: Mapping[str, Contender], size: Size, repeats: int) -> dict[str, list[Result]]:
+def read_problem(written: Written) -> Problem:
+    """What was written of a data set's test part.
+
+    Raises:
+        DataError: the data cannot be read, or the embeddings are not of its pictures.
+    """
+    ranking = ranking_of(read(written.data), "test")
+    embedded = Embedded.load(written.folder, len(ranking.query), len(ranking.gallery), None)
+    return Problem(embedded.query, embedded.gallery, ranking.labels())
+
+
+def compete(
+    contenders: Mapping[str, Contender], source: Size | Written, repeats: int, agreement: float
+) -> dict[str, list[Result]]:
     """Results by name. The contenders take turns, so that a slow spell of the machine hits all of them.
 
     Raises:
-        Disagreement: their figures differ by more than 1e-6.
+        Disagreement: their figures differ by more than `agreement`.
     """
     results: dict[str, list[Result]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, contender in contenders.items():
             with multiprocessing.get_context("spawn").Pool(1) as process:
-                results[name].append(process.apply(_run, (contender, size)))
+                results[name].append(process.apply(_run, (contender, source)))
     (first, (expected, *_)), *others = results.items()
     for name, (found, *_) in others:
-        if not np.allclose(found.figures, expected.figures, rtol=0, atol=AGREEMENT):
+        if not np.allclose(found.figures, expected.figures, rtol=0, atol=agreement):
             raise Disagreement(f"{name} measured {found.figures}, {first} {expected.figures}")
     return results
 
 
-def _run(contender: Contender, size: Size) -> Result:
-    problem = draw_problem(size)
+def _run(contender: Contender, source: Size | Written) -> Result:
+    problem = draw_problem(source) if isinstance(source, Size) else read_problem(source)
     before, began = _peak_memory(), time.perf_counter()
     figures = contender(problem)
     seconds = time.perf_counter() - began
@@ -169,7 +202,8 @@ def _megabytes(runs: list[Result]) -> float:
 def main(title: str, contenders: Mapping[str, Contender], aims: Aims, description: str, argv: list[str] | None) -> int:
     """The command of a benchmark: sizes, repeats and threads as options; prints the table.
 
-    Exit codes: 0 measured, 1 the contenders disagree or, at full size, an aim is missed.
+    Exit codes: 0 measured, 1 the contenders disagree or, at full size or on real embeddings, an aim is missed, 2 bad
+    input.
     """
     ours, *others = contenders
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,18 +213,26 @@ def main(title: str, contenders: Mapping[str, Contender], aims: Aims, descriptio
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2, help="of the matrix product (default 2)")
     parser.add_argument("--only", nargs="+", choices=others, default=others, help="beside ours")
+    parser.add_argument("--embeddings", type=Path, metavar="FOLDER", help="query.npy and gallery.npy of --data")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="of which --embeddings were written; else drawn ones")
     options = parser.parse_args(argv)
+    if (options.embeddings is None) != (options.data is None):
+        parser.error("--embeddings and --data belong together")
     os.environ.update(dict.fromkeys(THREADS, str(options.threads)))  # the processes that are started inherit it
-    size = Size(options.queries, options.gallery, options.dim)
+    source: Size | Written = Size(options.queries, options.gallery, options.dim)
+    if options.embeddings:
+        source = Written(options.embeddings, options.data)
     chosen = {name: contender for name, contender in contenders.items() if name in (ours, *options.only)}
     try:
-        results = compete(chosen, size, options.repeats)
+        results = compete(chosen, source, options.repeats, aims.agreement)
     except Disagreement as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
-    what = f"{title}: {size.queries:,} x {size.gallery:,} x {size.dim:,}, {options.threads} threads"
-    Console().print(table(f"{what}, median of {options.repeats}", results))
-    missed = aims.missed(results) if size == FULL else []
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    Console().print(table(f"{title}: {source}, {options.threads} threads, median of {options.repeats}", results))
+    missed = aims.missed(results) if source == FULL or isinstance(source, Written) else []
     for sentence in missed:
         print(f"missed: {sentence}", file=sys.stderr)
     return int(bool(missed))

@@ -62,7 +62,8 @@ def loop_over_sorted(distances: NDArray[np.floating], problem: Problem) -> Figur
         if not hits.any():
             continue
         firsts.append(hits[0])
-        found = [count / place for place, count in enumerate(hits.cumsum(), start=1)]
+        # Divided as they all do, one NumPy integer after the other by a Python float.
+        found = [count / (place + 1.0) for place, count in enumerate(hits.cumsum())]
         precisions.append((np.asarray(found) * hits).sum() / hits.sum())
     return float(np.mean(firsts)), float(np.mean(precisions))
 

@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.logging import RichHandler
 
-from training.arguments import count, positive
+from training.arguments import add_teacher, count, positive, teacher_of
 from training.config import PRESETS, ConfigError, build_config
 from training.data.cache import check_readable
 from training.data.dataset import short_name
@@ -104,7 +104,7 @@ def prepare(arguments: argparse.Namespace, console: Console) -> Ablation:
     for note in data.notes:
         log.info(note)
     check_readable((*data.query, *data.gallery), console=console)
-    return Ablation(base, data, runs, arguments.weights, arguments.teacher)
+    return Ablation(base, data, runs, arguments.weights, teacher_of(arguments))
 
 
 def named(jobs: Sequence[Job], name: str) -> list[Job]:
@@ -181,9 +181,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--weights", default="none", metavar="FILE", help="state dict for the backbone, 'imagenet' or 'none'"
     )
-    parser.add_argument(
-        "--teacher", type=Path, metavar="FILE", help=".npy, a row a training picture in name order, to distil from"
-    )
+    add_teacher(parser)
     tables = [ALL, *(str(table.number) for table in TABLES)]
     parser.add_argument("--table", choices=tables, default=ALL, help="only the runs of one table")
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="runs of each kind (default: 1)")

@@ -27,16 +27,19 @@ RANGES: dict[str, tuple[float, float]] = {
     "zoom": (1, 4),
     "translation": (0, 1),
     "colour": (0, 1),
+    "blur": (0, 1),
     "erasing": (0, 1),
     "identities": (2, math.inf),
     "shots": (2, math.inf),
     "margin": (0, math.inf),
     "label_smoothing": (0, 1),
     "distillation": (0, math.inf),
+    "relations": (0, math.inf),
     "epochs": (1, math.inf),
     "warmup_epochs": (0, math.inf),
     "learning_rate": (TINY, math.inf),
     "fresh_factor": (TINY, math.inf),
+    "alpha_factor": (TINY, math.inf),
     "weight_decay": (0, math.inf),
     "step_epochs": (1, math.inf),
     "step_factor": (TINY, 1),
@@ -79,6 +82,7 @@ class Config:
     zoom: float = 1.0  # pictures are enlarged by this before they are shifted, so that no border shows
     translation: float = 0.05  # of height and width, either way
     colour: float = 0.0  # how far brightness, contrast and saturation may go: 0.2 is from 0.8 to 1.2
+    blur: float = 0.0  # share of the pictures
     erasing: float = 0.5
     # batches and losses
     identities: int = 16
@@ -93,6 +97,7 @@ class Config:
     soft_margin: bool = False  # log(1 + exp(x)) in place of the hinge max(0, margin + x)
     label_smoothing: float = 0.1
     distillation: float = 0.0  # weight of the loss against a teacher's embeddings (--teacher)
+    relations: float = 0.0  # weight of the loss against the teacher's cosines between the pictures of a batch
     # optimisation
     epochs: int = 60
     optimizer: Literal["adam", "adamw"] = "adamw"  # they differ in the weight decay: coupled to the gradient, or not
@@ -102,6 +107,7 @@ class Config:
     warmup_epochs: float = 5.0
     learning_rate: float = 3.5e-4
     fresh_factor: float = 2.0  # learning rate of what no pretrained weights were loaded into, over the rest's
+    alpha_factor: float = 1.0  # learning rate of the self-attention's alpha over that of what starts fresh
     weight_decay: float = 5e-4
     frozen_stages: int = 0  # of stem, layer1 … layer4, from the front: these keep their weights and statistics
     ema: float = 0.0  # decay a step of the running mean of the weights, which is what is kept; 0: none
@@ -120,6 +126,8 @@ class Config:
         self._check_times()
         if self.half_size_epochs and min(self.height, self.width) < 2 * SMALLEST:
             raise ConfigError(f"half_size_epochs needs a height and width of {2 * SMALLEST} at least")
+        if self.relations and not self.distillation:
+            raise ConfigError("relations goes with distillation: set both above 0")
         if self.calibration_identities == 1:
             raise ConfigError("calibration_identities is 1: distances between strangers need two identities or more")
         if not self._learns():

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.logging import RichHandler
 
+from training.arguments import add_teacher, teacher_of
 from training.config import PRESETS, Config, ConfigError, build_config
 from training.data import synthetic
 from training.data.cache import check_readable
@@ -75,7 +76,7 @@ def train(arguments: argparse.Namespace) -> None:
         if processes.first:
             check_readable((*data.query, *data.gallery), console=console)
         trainer = Trainer(config, data, run, device, console, processes)
-        trained = trainer.train(arguments.weights, arguments.teacher)
+        trained = trainer.train(arguments.weights, teacher_of(arguments))
     if export_all is not None and processes.first:
         export_all(trained, data, run, console)
 
@@ -169,9 +170,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--weights", default="none", metavar="FILE", help="state dict for the backbone, 'imagenet' or 'none'"
     )
-    parser.add_argument(
-        "--teacher", type=Path, metavar="FILE", help=".npy, a row a training picture in name order, to distil from"
-    )
+    add_teacher(parser)
     parser.add_argument("--run", type=Path, metavar="FOLDER", help=f"run folder (default: in {RUNS})")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default, help=f"cpu, cuda or cuda:N (here: {default})")

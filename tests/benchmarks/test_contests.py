@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,10 @@ from benchmarks.contest import (
     draw_problem,
     table,
 )
+from training.data import synthetic
+from training.data.reading import read
+from training.retrieval.embedded import Embedded
+from training.retrieval.protocol import ranking_of
 
 
 @pytest.mark.parametrize("contenders", [ranking.CONTENDERS, reranking.CONTENDERS], ids=["ranking", "reranking"])
@@ -29,7 +34,7 @@ def test_contenders_agree(contenders: Mapping[str, Contender], size: Size) -> No
     assert all(0 < figure < 1 for figure in expected)
     assert others
     for found in others:
-        assert found == pytest.approx(expected, abs=contest.AGREEMENT)
+        assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_command_prints_its_contenders(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +48,25 @@ def test_a_command_prints_its_contenders(capsys: pytest.CaptureFixture[str], mon
         assert words in printed
 
 
+def test_embeddings_of_a_data_set_are_ranked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in contest.THREADS:
+        monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("COLUMNS", "300")
+    drawn = tmp_path / "drawn"
+    synthetic.draw_market1501(drawn, train_identities=8, test_identities=4, cameras=2, shots=2)
+    ranking_ = ranking_of(read(drawn), "test")
+    drawn_rows = draw_problem(Size(len(ranking_.query), len(ranking_.gallery), 16))
+    Embedded(drawn_rows.query, drawn_rows.gallery).save(tmp_path / "rows")
+    arguments = ["--embeddings", str(tmp_path / "rows"), "--data", str(drawn), "--repeats", "1", "--threads", "1"]
+    assert contest.main("re-ranking", reranking.CONTENDERS, Aims(), "", arguments) == 0
+    assert "rows of drawn" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "rows" / "query.npy").unlink()
+    assert contest.main("re-ranking", reranking.CONTENDERS, Aims(), "", arguments) == 2
+    assert "query.npy" in capsys.readouterr().err
+
+
 def right(problem: Problem) -> Figures:
     return 0.5, 0.25
 
@@ -53,7 +77,7 @@ def wrong(problem: Problem) -> Figures:
 
 def test_a_contender_that_measures_something_else_is_told() -> None:
     with pytest.raises(Disagreement, match=r"wrong measured \(0.5, 0.25001\)"):
-        compete({"right": right, "wrong": wrong}, Size(2, 9, 4), repeats=1)
+        compete({"right": right, "wrong": wrong}, Size(2, 9, 4), repeats=1, agreement=1e-6)
 
 
 def test_medians_and_ratios() -> None:

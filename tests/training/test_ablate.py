@@ -18,6 +18,7 @@ from training.figures.ablation import Ablation, base_config
 from training.figures.makers import MAKERS
 from training.figures.runs import find_runs
 from training.figures.variants import TABLES, VARIANTS
+from training.loop.distillation import TeacherFile
 from training.loop.engine import NotFinite
 from training.loop.trainer import Trainer
 
@@ -99,7 +100,7 @@ def test_a_stopped_ablation_continues(
     trained: list[str] = []
     original = Trainer.train
 
-    def interrupted(self: Trainer, weights: str, teacher: Path | None = None) -> Path:
+    def interrupted(self: Trainer, weights: str, teacher: TeacherFile | None = None) -> Path:
         if trained == ["softmax"]:
             raise KeyboardInterrupt
         trained.append(self.config.attention_scores)
@@ -125,7 +126,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(
 ) -> None:
     original = Trainer.train
 
-    def diverges(self: Trainer, weights: str, teacher: Path | None = None) -> Path:
+    def diverges(self: Trainer, weights: str, teacher: TeacherFile | None = None) -> Path:
         if self.config.attention_scores == "softmax":
             raise NotFinite("the loss of batch 3 is nan")
         return original(self, weights, teacher)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import torch
-from kornia.augmentation import ColorJitter, RandomAffine, RandomErasing, RandomHorizontalFlip, RandomVerticalFlip
+from kornia.augmentation import (
+    ColorJitter,
+    RandomAffine,
+    RandomErasing,
+    RandomGaussianBlur,
+    RandomHorizontalFlip,
+    RandomVerticalFlip,
+)
 from torch import Tensor, nn
 
 from training.config import Config
 from training.data.images import IMAGENET_MEAN, IMAGENET_STD
+
+BLUR_KERNEL = (7, 7)  # pixels
+BLUR_SIGMA = (0.1, 2.0)  # pixels
 
 
 class Augment:
@@ -28,17 +38,28 @@ class Augment:
             steps.append(RandomVerticalFlip(p=config.vertical_flip))
         if config.colour:
             steps.append(ColorJitter(brightness=config.colour, contrast=config.colour, saturation=config.colour, p=1.0))
-        self.pictures = nn.Sequential(*steps)
+        if config.blur:
+            steps.append(RandomGaussianBlur(BLUR_KERNEL, BLUR_SIGMA, p=config.blur))
+        self.steps = nn.Sequential(*steps)
         self.erase: nn.Module = nn.Identity()
         if config.erasing:
             self.erase = RandomErasing(scale=(0.02, 0.4), ratio=(0.3, 3.3), value=0.0, p=config.erasing)
         self.mean = torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1)
 
-    @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
-        x = self.pictures(pictures.float() / 255)
-        erased: Tensor = self.erase((x - self.mean) / self.std)
+        return self.prepare(self.vary(pictures))
+
+    @torch.no_grad()
+    def vary(self, pictures: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] -> float32 [N, 3, H, W] in [0, 1]: all but the erasing, a picture still."""
+        varied: Tensor = self.steps(pictures.float() / 255)
+        return varied
+
+    @torch.no_grad()
+    def prepare(self, pictures: Tensor) -> Tensor:
+        """float32 [N, 3, H, W] in [0, 1] -> the network's input: normalised, and partly erased."""
+        erased: Tensor = self.erase((pictures - self.mean) / self.std)
         return erased
 
 

@@ -18,6 +18,7 @@ from training.figures.runs import ABLATION, read_object
 from training.figures.tables import markdown, record
 from training.figures.variants import MEASURES, OURS, Table, Variant
 from training.loop import runlog
+from training.loop.distillation import TeacherFile
 from training.loop.trainer import Trainer
 from training.retrieval.protocol import evaluate, file_sha256
 from training.retrieval.torch_model import TorchModel
@@ -47,7 +48,7 @@ class Ablation:
     data: Dataset
     folder: Path
     weights: str = "none"
-    teacher: Path | None = None
+    teacher: TeacherFile | None = None
 
     def jobs(self, tables: Sequence[Table], seeds: int) -> list[Job]:
         """The distinct runs of the tables, seed by seed, so that every row has its first figure soon."""
@@ -120,7 +121,8 @@ class Ablation:
             "data": data["sha256"],
             "test data": data["test_sha256"],
             "weights": _content(self.weights),
-            "teacher": _content(str(self.teacher)) if self.teacher else "none",
+            "teacher": _content(str(self.teacher.path)) if self.teacher else "none",
+            "teacher layout": self.teacher.layout if self.teacher else None,
         }
 
 

@@ -1,43 +1,106 @@
-"""Learning from another model's embeddings of the training pictures, as an openly declared option."""
+"""Learning from another model's embeddings of the training pictures, as an openly declared option.
+
+A teacher is either a file of embeddings, one a picture, or the model itself, which then embeds every picture as it
+was augmented: teacher and student see the same (Beyer et al., "Knowledge distillation: a good teacher is patient and
+consistent", CVPR 2022).
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from training.data.arrays import read_array
+from training.retrieval.onnx_model import OnnxModel
+
+ONNX = ".onnx"
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """Unit embeddings [N, T] of the training pictures in the order of their names, and where they came from."""
+class TeacherFile:
+    """Embeddings in a .npy file, a row a picture in the order of their names, or an ONNX model, with its input layout
+    (a key of INPUT_LAYOUTS) where the file does not tell it."""
 
-    embeddings: Tensor
+    path: Path
+    layout: str | None = None
+
+
+class Teacher(Protocol):
+    """What a student learns from; `origin` says where that came from, for checkpoint, metadata and card."""
+
     origin: str
+    dim: int
+
+    def __call__(self, rows: Tensor, pictures: Tensor) -> Tensor:
+        """Unit embeddings float32 [N, dim] of the pictures float [N, 3, H, W] in [0, 1], augmented from those in
+        `rows` int64 [N]; on the device of `rows`.
+
+        Raises:
+            ValueError: an embedding without direction.
+        """
 
 
-def read_teacher(path: Path, count: int) -> Teacher:
-    """Read a .npy file, float [count, T].
+class StoredTeacher:
+    """Unit embeddings [N, T] of the pictures as they are."""
+
+    def __init__(self, embeddings: Tensor, origin: str) -> None:
+        self.embeddings, self.origin, self.dim = embeddings, origin, embeddings.shape[1]
+
+    def __call__(self, rows: Tensor, pictures: Tensor) -> Tensor:
+        return self.embeddings[rows]
+
+
+class LiveTeacher:
+    """A model that embeds each augmented picture, on the CPU, at its own size."""
+
+    def __init__(self, model: OnnxModel, origin: str) -> None:
+        self.model, self.origin = model, origin
+        self.dim = model.embed(np.zeros((1, model.height, model.width, 3), np.uint8)).shape[1]
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor, pictures: Tensor) -> Tensor:
+        size = (self.model.height, self.model.width)
+        resized = functional.interpolate(pictures, size, mode="bilinear", antialias=True)
+        crops = (resized.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return _unit(self.model.embed(crops), self.model.path).to(rows.device)
+
+
+def read_teacher(file: TeacherFile, rows: Sequence[int], count: int, device: torch.device) -> Teacher:
+    """Open a teacher of the pictures `rows` among the `count` of the training part.
 
     Raises:
-        ValueError: no such array, another number of rows, or a row without direction.
+        ValueError: the array has other rows, the model does not run, or an embedding has no direction.
     """
-    array = read_array(path)
+    if file.path.suffix == ONNX:
+        return LiveTeacher(OnnxModel(file.path, file.layout), f"{_named(file.path)}, which saw every augmented picture")
+    if file.layout is not None:
+        raise ValueError(f"{file.path} is no {ONNX} file: --teacher-layout is for models")
+    array = read_array(file.path)
     if array.ndim != 2 or len(array) != count or array.dtype.kind != "f":
         raise ValueError(
-            f"{path} holds {array.dtype} {array.shape}: floats ({count}, D) are needed, one row a training picture"
+            f"{file.path} holds {array.dtype} {array.shape}: floats ({count}, D) are needed, one row a training picture"
         )
+    return StoredTeacher(_unit(array, file.path)[list(rows)].to(device), _named(file.path))
+
+
+def _unit(array: NDArray[np.floating], path: Path) -> Tensor:
     embeddings = functional.normalize(torch.from_numpy(array.astype(np.float32)), dim=1)
     if not torch.isfinite(embeddings).all() or (embeddings.norm(dim=1) < 0.5).any():
-        raise ValueError(f"{path} holds rows that are zero, infinite or NaN")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Teacher(embeddings, f"{path.name} (sha256 {digest[:16]})")
+        raise ValueError(f"{path} gives embeddings that are zero, infinite or NaN")
+    return embeddings
+
+
+def _named(path: Path) -> str:
+    return f"{path.name} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})"
 
 
 class Distiller(nn.Module):
@@ -51,3 +114,14 @@ class Distiller(nn.Module):
         """embedding [N, D], target unit vectors [N, T] -> scalar in [0, 2]."""
         projected: Tensor = self.project(embedding.float())
         return (1 - functional.cosine_similarity(projected, target, dim=1)).mean()
+
+
+def relation_loss(embedding: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of the cosines between the pictures of a batch, embedded by the student, [N, D], and by
+    the teacher, [N, T] of unit length (relational distillation: Park et al., CVPR 2019, on cosines) -> scalar.
+
+    The retrieval itself knows no projection: this holds the student's own distances to the teacher's.
+    """
+    own = functional.normalize(embedding.float(), dim=1)
+    different = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
+    return (own @ own.T - target @ target.T)[different].square().mean()

@@ -19,6 +19,7 @@ from training.data.dataset import Sample
 from training.data.memory import available_bytes
 from training.data.sampler import pk_batches
 from training.data.transforms import Augment
+from training.loop.distillation import Teacher
 from training.loop.distributed import Processes
 from training.loop.learner import Batch
 
@@ -53,7 +54,7 @@ class Feed:
         self.processes, self.folder, self.console = processes or Processes(), folder, console
         self.part = self.processes.part(config.identities, config.shots)
         self.labels = torch.tensor(classes, device=device)
-        self.targets: Tensor | None = None  # the teacher's embeddings [N, T], where there is one
+        self.teacher: Teacher | None = None
         self.augment = Augment(config, device)
         self.pictures = torch.empty(0)  # uint8 [N, 3, H, W], at the size that the epoch wants
 
@@ -111,6 +112,6 @@ class Feed:
         # At once, not a batch at a time: every copy makes the host wait for the device.
         rows, own_rows = chosen.to(self.pictures.device), chosen[:, self.part].to(self.device)
         for indices, own in zip(rows, own_rows, strict=True):
-            target = None if self.targets is None else self.targets[own]
-            pictures = self.augment(self.pictures[indices].to(self.device))
-            yield Batch(pictures[self.part], self.labels[own], target)
+            varied = self.augment.vary(self.pictures[indices].to(self.device))
+            target = None if self.teacher is None else self.teacher(own, varied[self.part])
+            yield Batch(self.augment.prepare(varied)[self.part], self.labels[own], target)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.config import Config
-from training.loop.distillation import Distiller
+from training.loop.distillation import Distiller, relation_loss
 from training.loop.distributed import Processes
 from training.network.losses import batch_hard_triplet
 from training.network.model import Features, ReIDNet
@@ -78,6 +78,8 @@ class Learner(nn.Module):
             losses["triplet"] = self.triplet(features.pooled, batch.labels)
         if self.distiller is not None and batch.target is not None:
             losses["distillation"] = config.distillation * self.distiller(features.embedding, batch.target)
+            if config.relations:
+                losses["relations"] = config.relations * relation_loss(features.embedding, batch.target)
         return losses, features.logits.detach()
 
     def triplet(self, features: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The optimiser over the two kinds of parameters: what was pretrained, and what starts fresh."""
+"""The optimiser over three kinds of parameters: what was pretrained, what starts fresh, and the attention's alpha."""
 
 from __future__ import annotations
 
@@ -9,26 +9,34 @@ from torch import Tensor
 
 from training.loop.learner import Learner
 
+ALPHA = "network.attention.alpha"
+
 
 def build_optimizer(learner: Learner, pretrained: Collection[str]) -> torch.optim.Optimizer:
     """Adam (the paper's, weight decay added to the gradient) or AdamW (weight decay apart from it).
 
     Args:
-        pretrained: names within the backbone; everything else learns `fresh_factor` times as fast.
+        pretrained: names within the backbone; everything else learns `fresh_factor` times as fast, and alpha, one
+            number that starts from zero, `alpha_factor` times as fast as that and without weight decay.
     """
     config = learner.config
-    groups: dict[bool, list[Tensor]] = {True: [], False: []}
-    for name, parameter in learner.named_parameters():
-        if parameter.requires_grad:
-            groups[name.removeprefix("network.backbone.") in pretrained].append(parameter)
     # From scratch everything is fresh: then there is nothing to be faster than.
     fresh_rate = config.learning_rate * (config.fresh_factor if pretrained else 1.0)
-    rates = {True: config.learning_rate, False: fresh_rate}
+    rates = {"known": config.learning_rate, "fresh": fresh_rate, "alpha": fresh_rate * config.alpha_factor}
+    groups: dict[str, list[Tensor]] = {kind: [] for kind in rates}
+    for name, parameter in learner.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name == ALPHA:
+            groups["alpha"].append(parameter)
+        else:
+            groups["known" if name.removeprefix("network.backbone.") in pretrained else "fresh"].append(parameter)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(
         [
-            {"params": parameters, "lr": rates[known], "base_lr": rates[known]}
-            for known, parameters in groups.items()
+            {"params": parameters, "lr": rates[name], "base_lr": rates[name]}
+            | ({"weight_decay": 0.0} if name == "alpha" else {})
+            for name, parameters in groups.items()
             if parameters
         ],
         weight_decay=config.weight_decay,

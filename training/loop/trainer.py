@@ -18,7 +18,7 @@ from training.data.dataset import Dataset
 from training.data.holdout import hold_out
 from training.loop import checkpoint, runlog
 from training.loop.board import board
-from training.loop.distillation import Distiller, read_teacher
+from training.loop.distillation import Distiller, TeacherFile, read_teacher
 from training.loop.distributed import Processes
 from training.loop.engine import NotFinite, Step, train_epoch
 from training.loop.feed import Feed
@@ -85,7 +85,7 @@ class Trainer:
         labels = [numbers[sample.identity] for sample in kept]
         self.feed = Feed(config, kept, labels, self.device, self.processes, folder=run, console=console)
 
-    def train(self, weights: str, teacher: Path | None = None) -> Path:
+    def train(self, weights: str, teacher: TeacherFile | None = None) -> Path:
         """Train or continue the run and return its checkpoint.
 
         Raises:
@@ -99,7 +99,7 @@ class Trainer:
         with locked(self.run) if self.processes.first else nullcontext():
             return self.train_alone(weights, teacher)
 
-    def train_alone(self, weights: str, teacher: Path | None) -> Path:
+    def train_alone(self, weights: str, teacher: TeacherFile | None) -> Path:
         """`train`, with the folder to itself."""
         torch.backends.cudnn.benchmark = self.device.type == "cuda"  # few shapes, each many times
         state, provenance = self.build(weights, teacher)
@@ -115,7 +115,7 @@ class Trainer:
             raise KeyboardInterrupt(self.what_is_kept()) from None
         return self.run / checkpoint.LATEST
 
-    def build(self, weights: str, teacher: Path | None) -> tuple[State, Record]:
+    def build(self, weights: str, teacher: TeacherFile | None) -> tuple[State, Record]:
         """The run before its first step, and where it comes from."""
         torch.manual_seed(self.config.seed)
         network = ReIDNet(self.config, self.classes)
@@ -134,15 +134,14 @@ class Trainer:
         }
         return State(learner, loaded.names), provenance
 
-    def read_teacher(self, network: ReIDNet, path: Path | None) -> tuple[Distiller | None, str]:
-        """What learns from the teacher, whose embeddings the feed takes, and the teacher's origin."""
-        if (path is None) != (self.config.distillation == 0):
+    def read_teacher(self, network: ReIDNet, file: TeacherFile | None) -> tuple[Distiller | None, str]:
+        """What learns from the teacher, whom the feed asks, and the teacher's origin."""
+        if (file is None) != (self.config.distillation == 0):
             raise ConfigError("--teacher FILE and --set distillation=WEIGHT go together")
-        if path is None:
+        if file is None:
             return None, "none"
-        teacher = read_teacher(path, len(self.data.train))
-        self.feed.targets = teacher.embeddings[self.rows].to(self.device)
-        return Distiller(network.embedding_dim, teacher.embeddings.shape[1]), teacher.origin
+        teacher = self.feed.teacher = read_teacher(file, self.rows, len(self.data.train), self.device)
+        return Distiller(network.embedding_dim, teacher.dim), teacher.origin
 
     def earlier(self, provenance: Record) -> Checkpoint | None:
         """The folder's checkpoint, where there is one; refuses another run's."""

@@ -151,3 +151,12 @@ def test_erasing_covers_a_share_with_the_mean_colour() -> None:
     assert shares.max() < 0.42
     assert shares.max() - shares.min() > 0.25
     assert augment("erasing=0.5")(white)[:, 0].eq(0).any(1).any(1).float().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_blurred_pictures_keep_their_mean_and_lose_their_edges() -> None:
+    edges = torch.zeros(20, 3, 64, 32, dtype=torch.uint8)
+    edges[..., 24:40, 8:24] = 255
+    torch.manual_seed(0)
+    plain, blurred = shown(augment(), edges), shown(augment("blur=1"), edges)
+    torch.testing.assert_close(blurred.mean(), plain.mean(), rtol=0.01, atol=0)
+    assert blurred.std(dim=(1, 2, 3)).median() < 0.99 * plain.std()

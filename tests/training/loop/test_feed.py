@@ -9,6 +9,7 @@ import torch
 from tests.training.loop.tiny import tiny
 from training.config import Config, ConfigError
 from training.data.dataset import Dataset
+from training.loop.distillation import StoredTeacher
 from training.loop.distributed import Processes
 from training.loop.feed import Feed
 
@@ -23,7 +24,7 @@ def test_pictures_labels_and_targets_belong_together(data: Dataset) -> None:
     plain = ["flip=0", "translation=0", "erasing=0"]
     feed = feed_of(tiny(*plain), data)
     feed.decode(32, 32)
-    feed.targets = torch.arange(float(len(data.train)))[:, None]
+    feed.teacher = StoredTeacher(torch.arange(float(len(data.train)))[:, None], "numbers")
     drawn = feed.draw(0)
     for indices, batch in zip(drawn, feed.batches(drawn), strict=True):
         assert batch.target is not None

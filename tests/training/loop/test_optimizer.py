@@ -19,16 +19,24 @@ def test_what_is_fresh_learns_faster() -> None:
     assert rates == {}
 
 
+def test_alpha_may_learn_faster_and_does_not_decay() -> None:
+    learner = build_learner(tiny("learning_rate=0.01", "fresh_factor=3", "alpha_factor=10", "weight_decay=0.1"))
+    (group,) = (group for group in build_optimizer(learner, {"conv1.weight"}).param_groups if not group["weight_decay"])
+    (alpha,) = group["params"]
+    assert alpha is learner.network.attention.alpha
+    assert group["lr"] == group["base_lr"] == pytest.approx(0.3)
+
+
 def test_from_scratch_nothing_is_faster() -> None:
-    (group,) = build_optimizer(build_learner(tiny("learning_rate=0.01", "fresh_factor=3")), frozenset()).param_groups
-    assert group["lr"] == group["base_lr"] == pytest.approx(0.01)
+    groups = build_optimizer(build_learner(tiny("learning_rate=0.01", "fresh_factor=3")), frozenset()).param_groups
+    assert all(group["lr"] == group["base_lr"] == pytest.approx(0.01) for group in groups)
 
 
 def test_frozen_parameters_are_not_in_it() -> None:
     learner = build_learner(tiny("frozen_stages=5"))
     parameters = [id(p) for group in build_optimizer(learner, frozenset()).param_groups for p in group["params"]]
     fresh = [id(p) for name, p in learner.named_parameters() if p.requires_grad]
-    assert parameters == fresh
+    assert sorted(parameters) == sorted(fresh)
     assert not any(id(p) in parameters for p in learner.network.backbone.parameters())
 
 

@@ -14,16 +14,18 @@ import pytest
 import torch
 
 from tests.training.loop.tiny import interrupt_in, log_of, same, steps_of, tiny, weights_of
+from tests.training.retrieval.cells import write_model
 from training.config import Config, ConfigError, build_config
 from training.data.dataset import DataError, Dataset
 from training.data.holdout import hold_out
 from training.loop import checkpoint, precision, runlog
-from training.loop.distillation import read_teacher
+from training.loop.distillation import StoredTeacher, TeacherFile, read_teacher
 from training.loop.engine import NotFinite, Step
 from training.loop.files import NotWritten
 from training.loop.state import State
 from training.loop.trainer import Trainer
 from training.network.model import ReIDNet
+from training.retrieval.onnx_model import INPUT_LAYOUTS
 from training.retrieval.protocol import evaluate
 from training.retrieval.torch_model import TorchModel
 
@@ -32,15 +34,15 @@ RICH = ("ema=0.8", "optimizer=adam", "schedule=step", "step_epochs=1", "group=ca
 
 
 @pytest.fixture
-def teacher(data: Dataset, tmp_path: Path) -> Path:
+def teacher(data: Dataset, tmp_path: Path) -> TeacherFile:
     path = tmp_path / "teacher.npy"
     np.save(path, np.random.default_rng(0).normal(size=(len(data.train), 6)))
-    return path
+    return TeacherFile(path)
 
 
 @pytest.mark.parametrize("settings", [("distillation=2", "calibration_identities=2"), RICH])
 def test_an_interrupted_run_continues_to_the_bit(
-    data: Dataset, tmp_path: Path, teacher: Path, settings: tuple[str, ...]
+    data: Dataset, tmp_path: Path, teacher: TeacherFile, settings: tuple[str, ...]
 ) -> None:
     config = tiny(*settings)
     file = teacher if config.distillation else None
@@ -179,13 +181,27 @@ def test_what_is_kept_is_what_is_measured(data: Dataset, tmp_path: Path) -> None
     assert {name: log[-1][name] for name in expected} == pytest.approx(expected)
 
 
+def test_a_live_teacher_teaches_and_continues_to_the_bit(data: Dataset, tmp_path: Path) -> None:
+    layout = "nchw-float-rgb-1"
+    teacher = TeacherFile(write_model(tmp_path / "teacher.onnx", INPUT_LAYOUTS[layout]), layout)
+    config = tiny("epochs=2", "distillation=2", "relations=3", "colour=0.3", "blur=0.5", "alpha_factor=10")
+    Trainer(config, data, tmp_path / "whole", "cpu").train("none", teacher)
+    assert {"distillation", "relations"} <= steps_of(tmp_path / "whole")[0].keys()
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_in(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(config, data, tmp_path / "killed", "cpu").train("none", teacher)
+    Trainer(config, data, tmp_path / "killed", "cpu").train("none", teacher)
+    assert same(weights_of(tmp_path / "killed"), weights_of(tmp_path / "whole"))
+
+
 def test_measuring_changes_no_training(data: Dataset, tmp_path: Path) -> None:
     for every in (0, 1):
         Trainer(tiny("epochs=2", f"eval_every={every}"), data, tmp_path / str(every), "cpu").train("none")
     assert same(weights_of(tmp_path / "0"), weights_of(tmp_path / "1"))
 
 
-def test_held_out_identities_are_not_trained_on(data: Dataset, tmp_path: Path, teacher: Path) -> None:
+def test_held_out_identities_are_not_trained_on(data: Dataset, tmp_path: Path, teacher: TeacherFile) -> None:
     config = tiny("epochs=1", "calibration_identities=3", "distillation=1")
     trainer = Trainer(config, data, tmp_path / "run", "cpu")
     state, provenance = trainer.build("none", teacher)
@@ -194,8 +210,9 @@ def test_held_out_identities_are_not_trained_on(data: Dataset, tmp_path: Path, t
     assert provenance["classes"] == state.learner.network.classifier.out_features == 5
     assert sorted(set(trainer.feed.classes)) == list(range(5))
     rows = [data.train.index(sample) for sample in kept]
-    assert trainer.feed.targets is not None
-    assert torch.equal(trainer.feed.targets, read_teacher(teacher, len(data.train)).embeddings[rows])
+    assert isinstance(trainer.feed.teacher, StoredTeacher)
+    everybody = read_teacher(teacher, range(len(data.train)), len(data.train), torch.device("cpu"))
+    assert torch.equal(trainer.feed.teacher.embeddings, everybody(torch.tensor(rows), torch.empty(0)))
     assert len(held_out) + len(kept) == provenance["data"]["train"]["images"]
     with pytest.raises(DataError, match="7 of 8"):
         Trainer(tiny("calibration_identities=7"), data, tmp_path / "none", "cpu")
