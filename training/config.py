@@ -40,6 +40,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (TINY, math.inf),
     "fresh_factor": (TINY, math.inf),
     "alpha_factor": (TINY, math.inf),
+    "score_factor": (TINY, math.inf),
     "weight_decay": (0, math.inf),
     "step_epochs": (1, math.inf),
     "step_factor": (TINY, 1),
@@ -108,6 +109,7 @@ class Config:
     learning_rate: float = 3.5e-4
     fresh_factor: float = 2.0  # learning rate of what no pretrained weights were loaded into, over the rest's
     alpha_factor: float = 1.0  # learning rate of the self-attention's alpha over that of what starts fresh
+    score_factor: float = 1.0  # and that of its f and g, whose products saturate the softmax when they learn fast
     weight_decay: float = 5e-4
     frozen_stages: int = 0  # of stem, layer1 … layer4, from the front: these keep their weights and statistics
     ema: float = 0.0  # decay a step of the running mean of the weights, which is what is kept; 0: none

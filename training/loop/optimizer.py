@@ -1,4 +1,4 @@
-"""The optimiser over three kinds of parameters: what was pretrained, what starts fresh, and the attention's alpha."""
+"""The optimiser over the kinds of parameters: what was pretrained, what starts fresh, and the parts of the attention."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from training.loop.learner import Learner
 
 ALPHA = "network.attention.alpha"
+SCORES = ("network.attention.f.", "network.attention.g.")
 
 
 def build_optimizer(learner: Learner, pretrained: Collection[str]) -> torch.optim.Optimizer:
@@ -17,20 +18,23 @@ def build_optimizer(learner: Learner, pretrained: Collection[str]) -> torch.opti
 
     Args:
         pretrained: names within the backbone; everything else learns `fresh_factor` times as fast, and alpha, one
-            number that starts from zero, `alpha_factor` times as fast as that and without weight decay.
+            number that starts from zero, `alpha_factor` times as fast as that and without weight decay; f and g,
+            which make the attention's scores, `score_factor` times as fast.
     """
     config = learner.config
     # From scratch everything is fresh: then there is nothing to be faster than.
     fresh_rate = config.learning_rate * (config.fresh_factor if pretrained else 1.0)
-    rates = {"known": config.learning_rate, "fresh": fresh_rate, "alpha": fresh_rate * config.alpha_factor}
+    rates = {
+        "known": config.learning_rate,
+        "fresh": fresh_rate,
+        "alpha": fresh_rate * config.alpha_factor,
+        "scores": fresh_rate * config.score_factor,
+    }
     groups: dict[str, list[Tensor]] = {kind: [] for kind in rates}
     for name, parameter in learner.named_parameters():
         if not parameter.requires_grad:
             continue
-        if name == ALPHA:
-            groups["alpha"].append(parameter)
-        else:
-            groups["known" if name.removeprefix("network.backbone.") in pretrained else "fresh"].append(parameter)
+        groups[_kind(name, pretrained)].append(parameter)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(
         [
@@ -42,3 +46,11 @@ def build_optimizer(learner: Learner, pretrained: Collection[str]) -> torch.opti
         weight_decay=config.weight_decay,
         fused=True,
     )
+
+
+def _kind(name: str, pretrained: Collection[str]) -> str:
+    if name == ALPHA:
+        return "alpha"
+    if name.startswith(SCORES):
+        return "scores"
+    return "known" if name.removeprefix("network.backbone.") in pretrained else "fresh"

@@ -27,6 +27,14 @@ def test_alpha_may_learn_faster_and_does_not_decay() -> None:
     assert group["lr"] == group["base_lr"] == pytest.approx(0.3)
 
 
+def test_the_scores_may_learn_slower() -> None:
+    learner = build_learner(tiny("learning_rate=0.01", "fresh_factor=3", "score_factor=0.1"))
+    slow = [g for g in build_optimizer(learner, {"conv1.weight"}).param_groups if g["lr"] == pytest.approx(0.003)]
+    attention = learner.network.attention
+    expected = [*attention.f.parameters(), *attention.g.parameters()]
+    assert sorted(map(id, expected)) == sorted(id(p) for group in slow for p in group["params"])
+
+
 def test_from_scratch_nothing_is_faster() -> None:
     groups = build_optimizer(build_learner(tiny("learning_rate=0.01", "fresh_factor=3")), frozenset()).param_groups
     assert all(group["lr"] == group["base_lr"] == pytest.approx(0.01) for group in groups)
