@@ -18,22 +18,26 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.logging import RichHandler
+from training.packages import needed
 
-from training.arguments import add_teacher, count, positive, teacher_of
-from training.config import PRESETS, ConfigError, build_config
-from training.data.cache import check_readable
-from training.data.dataset import short_name
-from training.data.reading import LAYOUTS, read
-from training.figures.ablation import MARKDOWN, Ablation, Job, base_config
-from training.figures.processes import Process, launch, spread, visible_gpus
-from training.figures.variants import TABLES, Table
-from training.loop.engine import NotFinite
-from training.loop.files import NotWritten
-from training.network.device import find_device
-from training.train import DRAWN, RUNS, draw_data
+with needed(__name__):
+    import torch
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    from training.arguments import add_teacher, count, positive, teacher_of
+    from training.config import PRESETS, ConfigError, build_config
+    from training.data.cache import check_readable
+    from training.data.dataset import short_name
+    from training.data.reading import LAYOUTS, read
+    from training.figures.ablation import MARKDOWN, Ablation, Job, base_config
+    from training.figures.processes import Process, launch, spread, visible_gpus
+    from training.figures.variants import TABLES, Table
+    from training.loop.engine import NotFinite
+    from training.loop.files import NotWritten
+    from training.loop.fit import check_fit
+    from training.network.device import find_device
+    from training.train import DRAWN, RUNS, draw_data
 
 log = logging.getLogger("training")
 ALL = "all"
@@ -103,6 +107,7 @@ def prepare(arguments: argparse.Namespace, console: Console) -> Ablation:
     runs.mkdir(parents=True, exist_ok=True)
     for note in data.notes:
         log.info(note)
+    check_fit(base, data.train)
     check_readable((*data.query, *data.gallery), console=console)
     return Ablation(base, data, runs, arguments.weights, teacher_of(arguments))
 

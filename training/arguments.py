@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.config import ConfigError
-from training.loop.distillation import TeacherFile
 from training.retrieval.onnx_model import INPUT_LAYOUTS
+
+if TYPE_CHECKING:  # it needs torch, which evaluating an ONNX file does not
+    from training.loop.distillation import TeacherFile
+
+MOST = 1_000_000
+MOST_THREADS = 1024
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
+    """A whole number from 1 to a million."""
+    return _whole(text, 1, MOST)
 
 
 def count(text: str) -> int:
-    """A whole number of at least 0."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
+    """A whole number from 0 to a million."""
+    return _whole(text, 0, MOST)
+
+
+def threads(text: str) -> int:
+    """A number of threads; 0 leaves it to the library."""
+    return _whole(text, 0, MOST_THREADS)
+
+
+def _whole(text: str, low: int, high: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:  # also of more digits than Python reads
+        number = low - 1
+    if not low <= number <= high:
+        shown = text if len(text) <= 20 else f"{text[:20]}…"
+        raise argparse.ArgumentTypeError(f"{shown} is no whole number from {low:,} to {high:,}")
     return number
 
 
@@ -41,4 +59,6 @@ def teacher_of(arguments: argparse.Namespace) -> TeacherFile | None:
         if arguments.teacher_layout is not None:
             raise ConfigError("--teacher-layout is for a --teacher")
         return None
+    from training.loop.distillation import TeacherFile
+
     return TeacherFile(arguments.teacher, arguments.teacher_layout)

@@ -6,21 +6,24 @@ import dataclasses
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
+from training.values import TINY, check_range, parse_file, parse_override, shown, typed
+from training.values import ConfigError as ConfigError
+
+MOST_EPOCHS = 1_000_000
+MOST_BLOCKS = 512  # of a stage
 SMALLEST = 32  # pixels: the network halves a picture five times
-TINY = 5e-324  # the least positive float: more than zero
 # Both ends belong to the range; what is unbounded must still be finite.
 RANGES: dict[str, tuple[float, float]] = {
     "base_width": (4, 1024),
     "embedding_dim": (0, 8192),
     "height": (SMALLEST, 2048),
     "width": (SMALLEST, 2048),
-    "half_size_epochs": (0, math.inf),
+    "half_size_epochs": (0, MOST_EPOCHS),
     "flip": (0, 1),
     "vertical_flip": (0, 1),
     "rotation": (0, 180),
@@ -29,31 +32,42 @@ RANGES: dict[str, tuple[float, float]] = {
     "colour": (0, 1),
     "blur": (0, 1),
     "erasing": (0, 1),
-    "identities": (2, math.inf),
-    "shots": (2, math.inf),
+    "identities": (2, 65_536),
+    "shots": (2, 4_096),
     "margin": (0, math.inf),
     "label_smoothing": (0, 1),
     "distillation": (0, math.inf),
     "relations": (0, math.inf),
-    "epochs": (1, math.inf),
-    "warmup_epochs": (0, math.inf),
+    "epochs": (1, MOST_EPOCHS),
+    "warmup_epochs": (0, MOST_EPOCHS),
     "learning_rate": (TINY, math.inf),
     "fresh_factor": (TINY, math.inf),
     "alpha_factor": (TINY, math.inf),
     "score_factor": (TINY, math.inf),
     "weight_decay": (0, math.inf),
-    "step_epochs": (1, math.inf),
+    "step_epochs": (1, MOST_EPOCHS),
     "step_factor": (TINY, 1),
     "frozen_stages": (0, 5),
     "ema": (0, 0.99999),
-    "calibration_identities": (0, math.inf),
-    "eval_every": (0, math.inf),
+    "calibration_identities": (0, 1_000_000),
+    "eval_every": (0, MOST_EPOCHS),
     "seed": (0, 2**32 - 1),
 }
 
 
-class ConfigError(ValueError):
-    """A setting that does not exist or cannot have that value; the message names both."""
+class Misfit(ConfigError):
+    """Settings that do not fit each other or the data: all that does not, and a remedy for all of it.
+
+    Args:
+        problems: a clause each.
+        remedy: other values for some settings.
+        mended: the settings with these values.
+    """
+
+    def __init__(self, problems: Sequence[str], remedy: Mapping[str, Any], mended: Config) -> None:
+        options = " ".join(f"--set {name}={value}" for name, value in remedy.items())
+        super().__init__(f"{'; '.join(problems)}: add {options}")
+        self.problems, self.remedy, self.mended = tuple(problems), dict(remedy), mended
 
 
 @dataclass(frozen=True)
@@ -122,10 +136,9 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
-            _check_range(name, getattr(self, name), low, high)
-        if any(blocks < 1 for blocks in self.layers):
-            raise ConfigError(f"layers is {list(self.layers)}: every stage needs a block")
-        self._check_times()
+            check_range(name, getattr(self, name), low, high)
+        if not all(1 <= blocks <= MOST_BLOCKS for blocks in self.layers):
+            raise ConfigError(f"layers is {list(self.layers)}: every stage needs a block, and {MOST_BLOCKS} at most")
         if self.half_size_epochs and min(self.height, self.width) < 2 * SMALLEST:
             raise ConfigError(f"half_size_epochs needs a height and width of {2 * SMALLEST} at least")
         if self.relations and not self.distillation:
@@ -137,15 +150,21 @@ class Config:
                 "nothing is left to learn: frozen_stages=5 with attention=none and losses=triplet freezes "
                 "all that the triplet loss sees; freeze fewer stages"
             )
+        self._check_times()
 
     def _check_times(self) -> None:
+        problems, remedy = [], dict[str, Any]()
         if self.warmup_epochs >= self.epochs:
-            raise ConfigError(f"warmup_epochs is {self.warmup_epochs}: less than epochs ({self.epochs}) is needed")
+            problems.append(f"warmup_epochs is {self.warmup_epochs}: less than epochs ({self.epochs}) is needed")
+            remedy["warmup_epochs"] = round(self.epochs / 12, 2)  # as 5 of 60
         if self.half_size_epochs >= self.epochs:
-            raise ConfigError(
+            problems.append(
                 f"half_size_epochs is {self.half_size_epochs}: less than epochs ({self.epochs}) is needed, "
                 "because the network is used at full size"
             )
+            remedy["half_size_epochs"] = self.epochs // 2
+        if problems:
+            raise Misfit(problems, remedy, dataclasses.replace(self, **remedy))
 
     def _learns(self) -> bool:
         """Whether the losses see a parameter that is not frozen."""
@@ -159,7 +178,7 @@ class Config:
         unknown = sorted(set(values) - set(hints))
         if unknown:
             raise ConfigError(f"no setting is called {unknown[0]!r}; there are {', '.join(hints)}")
-        return cls(**{key: _typed(key, value, hints[key]) for key, value in values.items()})
+        return cls(**{key: typed(key, value, hints[key]) for key, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -221,53 +240,10 @@ def build_config(preset: str, file: Path | None = None, overrides: Sequence[str]
         raise ConfigError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
     values = dict(PRESETS[preset])
     if file is not None:
-        values |= _parse_toml(file.read_text(encoding="utf-8"), str(file))
+        values |= parse_file(file)
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
-            raise ConfigError(f"--set takes key=value, not {override!r}")
-        values |= _parse_override(key.strip(), value.strip())
+            raise ConfigError(f"--set takes key=value, not {shown(override)}")
+        values |= parse_override(key.strip(), value.strip())
     return Config.from_dict(values)
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if low <= value <= high and value != math.inf:  # false for NaN
-        return
-    if low == TINY:
-        raise ConfigError(f"{name} is {value}: a finite number above 0 is needed")
-    if high == math.inf:
-        raise ConfigError(f"{name} is {value}: a finite number, at least {low}, is needed")
-    raise ConfigError(f"{name} is {value}: a number from {low} to {high} is needed")
-
-
-def _parse_override(key: str, value: str) -> dict[str, Any]:
-    try:
-        return {key: tomllib.loads(f"value = {value}")["value"]}
-    except tomllib.TOMLDecodeError:
-        return {key: value}  # a bare word is a string: --set precision=bf16
-
-
-def _parse_toml(text: str, origin: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{origin} is no TOML: {error}") from error
-
-
-def _typed(key: str, value: Any, hint: Any) -> Any:
-    """`value` as the field's type; ints pass for floats, lists for tuples, nothing else is converted."""
-    if get_origin(hint) is Literal:
-        # 1 == True == 1.0, but a setting that is 1 or 2 is neither true nor a fraction.
-        if any(value == choice and type(value) is type(choice) for choice in get_args(hint)):
-            return value
-        raise ConfigError(f"{key} is one of {', '.join(map(str, get_args(hint)))}, not {value!r}")
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        if isinstance(value, (list, tuple)) and len(value) == len(kinds):
-            return tuple(_typed(key, item, kind) for item, kind in zip(value, kinds, strict=True))
-        raise ConfigError(f"{key} is a list of {len(kinds)} numbers, not {value!r}")
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ConfigError(f"{key} is a {hint.__name__}, not {value!r}")
-    return value

@@ -15,14 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.console import Console
+from training.packages import missing, needed
 
-from training.arguments import count, positive
-from training.data.reading import LAYOUTS, read
-from training.retrieval.onnx_model import INPUT_LAYOUTS, OnnxModel
-from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
-from training.retrieval.report import camera_tables, table
-from training.retrieval.rerank import PAPER
+with needed(__name__):
+    from rich.console import Console
+
+    from training.arguments import positive, threads
+    from training.data.reading import LAYOUTS, read
+    from training.retrieval.onnx_model import INPUT_LAYOUTS, OnnxModel
+    from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
+    from training.retrieval.report import camera_tables, table
+    from training.retrieval.rerank import PAPER
+
+MOST_PIXELS = 4096  # of a crop's side
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     try:
         evaluation = measure(options)
+    except ImportError as error:  # of a checkpoint, which needs torch
+        print(f"error: {missing(error)}", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -108,7 +116,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--layout", choices=LAYOUTS, help="how it is laid out (default: found out by looking)")
     parser.add_argument("--split", choices=get_args(Split), default="test")
     parser.add_argument("--batch", type=positive, default=16, metavar="N")
-    parser.add_argument("--threads", type=count, default=0, metavar="N", help="0: as many as cores (default)")
+    parser.add_argument("--threads", type=threads, default=0, metavar="N", help="0: as many as cores (default)")
     parser.add_argument("--device", help="for a checkpoint: cpu (default), cuda or cuda:N")
     parser.add_argument("--flip", action="store_true", help="mean over each crop and its mirror image")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the embeddings there, as .npy")
@@ -141,7 +149,10 @@ def _size(text: str) -> tuple[int, int]:
     height, cross, width = text.lower().partition("x")
     if not cross:
         raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH, such as 256x128")
-    return positive(height), positive(width)
+    size = positive(height), positive(width)
+    if max(size) > MOST_PIXELS:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MOST_PIXELS} pixels high or wide")
+    return size
 
 
 if __name__ == "__main__":

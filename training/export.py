@@ -11,34 +11,36 @@ import argparse
 import json
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-from rich.console import Console
-from rich.progress import Progress
+from training.packages import needed
 
-from training.config import Config
-from training.data.dataset import Dataset, Sample
-from training.data.holdout import hold_out
-from training.data.images import read_crop
-from training.data.reading import LAYOUTS, read
-from training.loop.runlog import data_fingerprint
-from training.modelfile.graph import export_graph
-from training.modelfile.half import halve
-from training.modelfile.metadata import describe, measured, write_metadata
-from training.modelfile.parity import CROPS, Crops, ExportError, Precision, Reference, check_parity
-from training.modelfile.quantise import quantise
-from training.network.model import Embedder
-from training.network.stored import Checkpoint, load_checkpoint_model, read_checkpoint
-from training.retrieval.calibration import FEWEST_PAIRS, impostor_curve
-from training.retrieval.embedding import embed_samples
-from training.retrieval.onnx_model import OnnxModel
-from training.retrieval.protocol import Evaluation, evaluate, file_sha256
+with needed(__name__):
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from training.config import Config
+    from training.data.dataset import Dataset, Sample
+    from training.data.holdout import hold_out, stranger_pairs
+    from training.data.images import read_crop
+    from training.data.reading import LAYOUTS, read
+    from training.loop.runlog import data_fingerprint
+    from training.modelfile.graph import export_graph
+    from training.modelfile.half import halve
+    from training.modelfile.metadata import describe, measured, write_metadata
+    from training.modelfile.parity import CROPS, Crops, ExportError, Precision, Reference, check_parity
+    from training.modelfile.quantise import quantise
+    from training.network.model import Embedder
+    from training.network.stored import Checkpoint, load_checkpoint_model, read_checkpoint
+    from training.retrieval.calibration import FEWEST_PAIRS, impostor_curve
+    from training.retrieval.embedding import embed_samples
+    from training.retrieval.onnx_model import OnnxModel
+    from training.retrieval.protocol import Evaluation, evaluate, file_sha256
 
 DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")  # of a training run; each is evaluated, which takes time
 CALIBRATION_CROPS = 256
@@ -168,12 +170,6 @@ def measure_impostors(file: OnnxModel, held_out: Sequence[Sample], console: Cons
     return {"impostor_curve": json.dumps(impostor_curve(embeddings, identities))}
 
 
-def stranger_pairs(samples: Sequence[Sample]) -> int:
-    """How many pairs of pictures are of two people."""
-    pictures = Counter(sample.identity for sample in samples)
-    return (len(samples) ** 2 - sum(count**2 for count in pictures.values())) // 2
-
-
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     """`count` samples (or all) evenly over the sorted data set, so that every camera and many people are in it."""
     return [samples[i] for i in np.linspace(0, len(samples) - 1, min(count, len(samples)), dtype=int)]
@@ -201,7 +197,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             measure=not options.no_evaluation,
             console=Console(stderr=True),
         )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        unnamed = error.strerror and not error.filename  # a full disk
+        print(f"error: {output}: {error.strerror}" if unnamed else f"error: {error}", file=sys.stderr)
+        return 2
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ExportError as error:

@@ -14,24 +14,28 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.logging import RichHandler
+from training.packages import missing, needed
 
-from training.arguments import add_teacher, teacher_of
-from training.config import PRESETS, Config, ConfigError, build_config
-from training.data import synthetic
-from training.data.cache import check_readable
-from training.data.dataset import Dataset, short_name
-from training.data.reading import LAYOUTS, read
-from training.loop import runlog
-from training.loop.distributed import Processes, joined
-from training.loop.engine import NotFinite
-from training.loop.files import NotWritten
-from training.loop.trainer import Trainer
-from training.network.device import find_device
-from training.network.stored import read_checkpoint
-from training.retrieval.report import table
+with needed(__name__):
+    import torch
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    from training.arguments import add_teacher, teacher_of
+    from training.config import PRESETS, Config, ConfigError, Misfit, build_config
+    from training.data import synthetic
+    from training.data.cache import check_readable
+    from training.data.dataset import Dataset, short_name
+    from training.data.reading import LAYOUTS, read
+    from training.loop import runlog
+    from training.loop.distributed import Processes, joined
+    from training.loop.engine import NotFinite
+    from training.loop.files import NotWritten
+    from training.loop.fit import check_fit
+    from training.loop.trainer import Trainer
+    from training.network.device import find_device
+    from training.network.stored import read_checkpoint
+    from training.retrieval.report import table
 
 log = logging.getLogger("training")
 RUNS = Path.home() / "resight-runs"
@@ -64,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train, export and measure as the arguments say; of several processes the first exports."""
-    config = build_config(arguments.preset, arguments.config, arguments.set)
+    config = find_config(arguments)
     export_all = None if arguments.no_export else load_exporter()  # before hours of training, not after
     with joined(find_device(arguments.device)) as (processes, device):
         console = speak(processes)
@@ -73,12 +77,23 @@ def train(arguments: argparse.Namespace) -> None:
             log.info(note)
         if data.left_out:
             log.info("%d junk and distractor pictures of the training part are left out", data.left_out)
+        trainer = Trainer(config, data, run, device, console, processes)
         if processes.first:
             check_readable((*data.query, *data.gallery), console=console)
-        trainer = Trainer(config, data, run, device, console, processes)
         trained = trainer.train(arguments.weights, teacher_of(arguments))
     if export_all is not None and processes.first:
         export_all(trained, data, run, console)
+
+
+def find_config(arguments: argparse.Namespace) -> Config:
+    """The settings; where they do not fit each other, the data are looked at too, so that all is told at once."""
+    try:
+        return build_config(arguments.preset, arguments.config, arguments.set)
+    except Misfit as misfit:
+        if arguments.data is not None:
+            data = read(arguments.data, arguments.layout, ignore_cameras=arguments.ignore_cameras)
+            check_fit(misfit.mended, data.train, earlier=misfit)
+        raise
 
 
 def speak(processes: Processes) -> Console | None:
@@ -131,10 +146,7 @@ def load_exporter() -> Exporter:
         from training.export import DEFAULT_PRECISIONS, export
         from training.modelfile.parity import ExportError
     except ImportError as error:
-        raise ValueError(
-            f"exporting needs onnx and onnxruntime ({error}): install resight[cpu,train] or resight[gpu,train], "
-            "or train with --no-export"
-        ) from error
+        raise ValueError(f"to export, {missing(error)}; or train with --no-export") from error
 
     def export_all(trained: Path, data: Dataset, run: Path, console: Console | None) -> None:
         checkpoint = read_checkpoint(trained)

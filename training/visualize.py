@@ -20,26 +20,33 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from rich.console import Console
+from training.packages import needed
 
-from training.data.reading import LAYOUTS, read
-from training.figures.makers import MAKERS, Material, Missing
-from training.figures.runs import find_runs
-from training.figures.style import save
-from training.network.device import find_device
+with needed(__name__):
+    import torch
+    from rich.console import Console
+
+    from training.data.reading import LAYOUTS, read
+    from training.figures.makers import MAKERS, Material, Missing
+    from training.figures.runs import find_runs
+    from training.figures.style import save
+    from training.network.device import find_device
 
 ALL = "all"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 drawn; 1 a figure that was asked for by name, or every one, misses something; 2 bad input."""
+    """Exit codes: 0 drawn; 1 interrupted, or a figure that was asked for by name, or every one, misses something; 2 bad
+    input."""
     options = parse(argv)
     try:
         missing = visualize(options, Console(stderr=True))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped: what is drawn stays", file=sys.stderr)
+        return 1
     wanted = set(MAKERS) if options.figures == list(MAKERS) else set()
     return int(missing == wanted if wanted else bool(missing))
 
@@ -62,6 +69,9 @@ def visualize(options: argparse.Namespace, console: Console) -> set[str]:
             for stem, figure in MAKERS[name](material):
                 paths = save(figure, output, stem)
                 console.print(f"{name}: {', '.join(str(path) for path in paths)}", soft_wrap=True)
+            for remark in material.remarks:
+                console.print(f"{name}: {remark}", soft_wrap=True)
+            material.remarks.clear()
         except Missing as error:
             console.print(f"{name}: not drawn, it needs {error}", soft_wrap=True)
             missing.add(name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
 import stat
 import zipfile
 import zlib
@@ -20,14 +19,15 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-MAX_FILE_BYTES = 8 * 2**20  # the service's limit a file: more is refused here, before it is read and sent
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-CSV_COLUMNS = ("path", "identity", "camera", "captured_at", "track")
-JUNK, DISTRACTOR = "-1", "0000"
-ENCRYPTED = 1  # in a zip member's flags
+from service.marketnames import read_market_name
 
-# identity_camera…: 0002_c1s1_000451_03.jpg (Market-1501), 0005_c2_f0046985.jpg (DukeMTMC-reID).
-MARKET_NAME = re.compile(r"(?P<identity>-1|\d+)_(?P<camera>c\d+)(s\d+)?_f?\d+(_\d+)?(\.\w+)+", re.ASCII)
+MAX_FILE_BYTES = 8 * 2**20  # the service's limit a file: more is refused here, before it is read and sent
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+CSV_COLUMNS = ("path", "identity", "camera", "captured_at", "track")
+ENCRYPTED = 1  # in a zip member's flags
+# Folders that hold crops of many people, not those of one: Market-1501's parts, and what one's own are divided into.
+PARTS = frozenset({"bounding_box_train", "bounding_box_test", "query", "gt_bbox"})
+SPLITS = frozenset({"train", "query", "gallery"})
 
 
 class SourceError(ValueError):
@@ -225,10 +225,18 @@ def _is_image(path: PurePosixPath) -> bool:
 
 
 def _detect(files: Sequence[_File], name: str) -> Layout:
-    """Market-1501 names when most images have one; else folders or plain files by where the images lie."""
+    """Market-1501 names when most images have one and no folder is a person's; else folders or plain files by where
+    the images lie."""
     images = [file.path for file in files if _is_image(file.path)]
-    if 2 * sum(bool(MARKET_NAME.fullmatch(path.name)) for path in images) > len(images):
+    named = 2 * sum(read_market_name(path.name) is not None for path in images) > len(images)
+    holders = {path.parent for path in images}
+    if named and all(not holder.name or holder.name in PARTS for holder in holders):
         return Layout.MARKET1501
+    if named and len(holders) == 1:
+        raise SourceError(
+            f"{name} has one folder with images, {holders.pop()}, whose file names look like Market-1501's: say "
+            "--layout market1501 when these tell the identity, or --layout folders when the folder's name does"
+        )
     nested = sum(len(path.parts) > 1 for path in images)
     if nested in (0, len(images)):
         return Layout.FOLDERS if nested else Layout.FILES
@@ -249,7 +257,7 @@ def _label(name: str, files: Sequence[_File], layout: Layout, identity: str | No
         case Layout.FOLDERS:
             if identity:
                 raise SourceError(f"in {name} the folders say the identity; --layout files ignores them")
-            items = [replace(_item(file), identity=_top_folder(file.path), camera=camera) for file in images]
+            items = [replace(_item(file), identity=_person(file.path), camera=camera) for file in images]
             return Source(name, layout, tuple(items), passed_over=others)
         case Layout.FILES:
             items = [replace(_item(file), identity=identity, camera=camera) for file in images]
@@ -264,16 +272,15 @@ def _label_by_market_name(name: str, images: Sequence[_File], others: tuple[str,
     strangers: list[str] = []
     junk = distractors = 0
     for file in images:
-        parts = MARKET_NAME.fullmatch(file.path.name)
-        if parts is None:
+        said = read_market_name(file.path.name)
+        if said is None:
             strangers.append(_readable(file.path))
-        elif parts["identity"] == JUNK:
+        elif said.junk:
             junk += 1
         else:
-            stray = parts["identity"] == DISTRACTOR
-            distractors += stray
-            person = None if stray else parts["identity"]
-            items.append(replace(_item(file), name=_readable(file.path.name), identity=person, camera=parts["camera"]))
+            distractors += said.distractor
+            item = replace(_item(file), name=_readable(file.path.name))
+            items.append(replace(item, identity=said.identity, camera=said.camera))
     return Source(name, Layout.MARKET1501, tuple(items), junk, distractors, (*others, *strangers))
 
 
@@ -286,8 +293,12 @@ def _readable(name: str | PurePosixPath) -> str:
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _top_folder(path: PurePosixPath) -> str | None:
-    return _readable(path.parts[0]) if len(path.parts) > 1 else None
+def _person(path: PurePosixPath) -> str | None:
+    """The folder that is named after the person: the first, below train, query or gallery where there are such."""
+    folders = path.parts[:-1]
+    if len(folders) > 1 and folders[0] in SPLITS:
+        folders = folders[1:]
+    return _readable(folders[0]) if folders else None
 
 
 def _read_table(table: Path, identity: str | None, camera: str | None) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +95,26 @@ def test_another_ablation_does_not_take_the_figures(
     assert f"was measured with {named}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("never_trains")
+def test_figures_from_before_a_setting_existed_stay(
+    ablated: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = shutil.copytree(ablated, tmp_path / "runs")
+    for path in runs.glob("*/ablation.json"):
+        told = json.loads(path.read_text())
+        del told["asked"]["blur"], told["asked"]["teacher layout"]  # of an earlier version
+        path.write_text(json.dumps(told))
+    assert ablate.main(command(drawn, runs)) == 0
+    capsys.readouterr()
+    assert ablate.main(command(drawn, runs, "--set", "blur=0.5")) == 2
+    assert "was measured with blur=0.0, not 0.5" in capsys.readouterr().err
+    told["asked"]["heads"] = 3
+    told["asked"]["margin"] = "wide"
+    path.write_text(json.dumps(told))
+    assert ablate.main(command(drawn, runs)) == 2
+    assert "was measured with settings that this version does not take: margin is" in capsys.readouterr().err
+
+
 def test_a_stopped_ablation_continues(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +188,7 @@ def test_what_the_tables_vary_cannot_be_set(setting: str) -> None:
         (["--gpus", "1000"], "--gpus 1000"),
         (["--device", "abacus"], "--device abacus is unknown"),
         (["--only", "self-attention-seed9"], "no run is called 'self-attention-seed9'; there are resnet-50-seed0"),
+        (["--set", "identities=99"], "and there are 8 to learn: add --set identities=8"),
         (["--set", "attention=none"], "attention is what the tables vary"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import get_type_hints
 
 import pytest
 
-from training.config import PRESETS, RANGES, Config, ConfigError, build_config
+from training.config import PRESETS, RANGES, Config, ConfigError, Misfit, build_config
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -29,7 +29,7 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
         ("epoch_count=3", "no setting is called 'epoch_count'"),
         ("epochs", "key=value"),
         ("epochs=many", "epochs is a int"),
-        ("epochs=0", "at least 1"),
+        ("epochs=0", "from 1 to 1000000"),
         ("flip=2", "from 0 to 1"),
         ("last_stride=3", "one of 1, 2"),
         ("layers=[1, 2]", "list of 4"),
@@ -47,15 +47,20 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
         ("distillation=-1", "at least 0"),
         ("rotation=181", "from 0 to 180"),
         ("translation=1.5", "from 0 to 1"),
-        ("warmup_epochs=-1", "at least 0"),
+        ("warmup_epochs=-1", "from 0 to 1000000"),
         ("warmup_epochs=20", r"less than epochs \(20\)"),
-        ("half_size_epochs=20", r"less than epochs \(20\)"),
         ("half_size_epochs=5", "height and width of 64"),
         ("layers=[1, 0, 1, 1]", "every stage needs a block"),
+        ("layers=[1, 1, 1, 99999]", "512 at most"),
         ("base_width=3", "from 4 to 1024"),
+        ("shots=100000000000", "from 2 to 4096"),
+        (f"margin=1{'0' * 400}", "margin is a number of too many digits: a finite number is needed"),
+        (f"epochs=1{'0' * 400}", "epochs is a number of too many digits: a number from 1 to"),
+        (f"margin=1{'0' * 5000}", "--set margin takes a short value, not 1000"),
+        (f"layers={'[' * 5000}", "--set layers takes a short value"),
         ("seed=-1", "from 0 to"),
         ("ema=1", "from 0 to 0.99999"),
-        ("step_epochs=0", "at least 1"),
+        ("step_epochs=0", "from 1 to"),
         ("step_factor=0", "above 0"),
         ("step_factor=2", "above 0"),
         ("optimizer=sgd", "one of adam, adamw"),
@@ -65,7 +70,7 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
         ("attention=cross", "one of none, spatial, self"),
         ("group=camera_id", "one of identity, camera"),
         ("compile=1", "compile is a bool"),
-        ("eval_every=-1", "at least 0"),
+        ("eval_every=-1", "from 0 to"),
         ("embedding_dim=9000", "from 0 to 8192"),
         ("calibration_identities=1", "two identities or more"),
     ],
@@ -73,6 +78,17 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
 def test_bad_settings_are_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_config("smoke", overrides=[override])
+
+
+def test_times_that_do_not_fit_are_told_at_once_with_what_to_add() -> None:
+    asked = ["epochs=3", "warmup_epochs=5", "half_size_epochs=4", "height=64", "width=64"]
+    with pytest.raises(Misfit) as told:
+        build_config("smoke", overrides=asked)
+    problems, _, options = str(told.value).partition(": add ")
+    assert "warmup_epochs is 5.0: less than epochs (3)" in problems
+    assert "half_size_epochs is 4: less than epochs (3)" in problems
+    added = [word for word in options.split() if word != "--set"]
+    assert build_config("smoke", overrides=[*asked, *added]) == told.value.mended
 
 
 FROZEN = ("frozen_stages=5", "attention=none", "losses=triplet")
@@ -114,3 +130,16 @@ def test_bad_preset_and_file(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("epochs = = 3")
     with pytest.raises(ConfigError, match=r"bad\.toml is no TOML"):
         build_config("smoke", tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_text("epochs = 3", encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"bad\.toml is no text in UTF-8: save it as UTF-8"):
+        build_config("smoke", tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_text(f"margin = {'9' * 5000}")
+    with pytest.raises(ConfigError, match=r"bad\.toml is no TOML: "):
+        build_config("smoke", tmp_path / "bad.toml")
+    with pytest.raises(ConfigError, match=r"absent\.toml cannot be read: No such file"):
+        build_config("smoke", tmp_path / "absent.toml")
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("epochs = 7", encoding="utf-8-sig")
+    assert build_config("smoke", tmp_path / "own.toml").epochs == 7

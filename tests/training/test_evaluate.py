@@ -11,37 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.retrieval.cells import HEIGHT, WIDTH, write_own_model
-from training.config import Config
 from training.data.reading import read
-from training.data.synthetic import draw_market1501
 from training.evaluate import main
-from training.network.model import ReIDNet
 from training.retrieval.onnx_model import OnnxModel
 from training.retrieval.protocol import evaluate
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn")
-    draw_market1501(folder, train_identities=3, test_identities=5, cameras=2, shots=3, multi_query=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def own_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_own_model(tmp_path_factory.mktemp("own") / "own.onnx")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = Config(layers=(1, 1, 1, 1), base_width=8, height=HEIGHT, width=WIDTH)
-    path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
-    state = {"config": config.to_dict(), "classes": 3, "model": ReIDNet(config, 3).state_dict(), "epoch": 60}
-    state |= {"data": {"name": "drawn"}, "teacher": "none", "initialisation": "from scratch"}
-    torch.save(state, path)
-    return path
 
 
 def test_the_command_prints_json(own_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,10 +29,10 @@ def test_the_command_prints_json(own_file: Path, folder: Path, capsys: pytest.Ca
 
 
 def test_the_command_prints_a_table(
-    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    checkpoint_file: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert main([str(checkpoint), "--data", str(folder), "--flip", "--split", "train"]) == 0
+    assert main([str(checkpoint_file), "--data", str(folder), "--flip", "--split", "train"]) == 0
     printed = capsys.readouterr()
     for word in ("rank-1", "rank-20", "mAP", "mAP official", "mINP", "flip on", "6 queries"):
         assert word in printed.out
@@ -75,7 +48,7 @@ def failing(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_bad_input_is_said_in_a_sentence(
-    own_file: Path, checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_file: Path, checkpoint_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "model.onnx"
     text.write_text("not a model")
@@ -88,17 +61,28 @@ def test_bad_input_is_said_in_a_sentence(
     assert "bounding_box_train" in failing([own_file, "--data", tmp_path], capsys)
     assert "does not exist" in failing([own_file, "--data", tmp_path / "nowhere"], capsys)
     assert "ready embeddings" in failing([folder, "--data", folder, "--flip"], capsys)
-    assert "are for ONNX files" in failing([checkpoint, "--data", folder, "--size", "64x32"], capsys)
+    assert "are for ONNX files" in failing([checkpoint_file, "--data", folder, "--size", "64x32"], capsys)
     assert "--device is for checkpoints" in failing([own_file, "--data", folder, "--device", "cpu"], capsys)
-    assert "abacus is unknown" in failing([checkpoint, "--data", folder, "--device", "abacus"], capsys)
-    state = torch.load(checkpoint, weights_only=True)
+    assert "abacus is unknown" in failing([checkpoint_file, "--data", folder, "--device", "abacus"], capsys)
+    state = torch.load(checkpoint_file, weights_only=True)
     torch.save({"model": state["model"], "config": state["config"]}, broken)
     assert "it has no epoch, classes, initialisation, teacher, data" in failing([broken, "--data", folder], capsys)
     torch.save({**state, "config": {**state["config"], "half_size_epochs": 14, "width": 64}, "epoch": 14}, broken)
     assert "stopped after 14 epochs" in failing([broken, "--data", folder], capsys)
 
 
-@pytest.mark.parametrize("arguments", [["--size", "256"], ["--batch", "0"], ["--threads", "-1"], ["--split", "val"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--size", "256"],
+        ["--size", "256x99999"],
+        ["--batch", "0"],
+        ["--batch", "9" * 5000],
+        ["--threads", "-1"],
+        ["--threads", "1000000000000"],
+        ["--split", "val"],
+    ],
+)
 def test_options_that_mean_nothing_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["model.onnx", "--data", "folder", *arguments])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from training import export as command
 from training.data import market1501, synthetic
 from training.data.dataset import Dataset, Sample
 from training.data.holdout import hold_out
-from training.export import DEFAULT_PRECISIONS, export, main, stranger_pairs
+from training.export import DEFAULT_PRECISIONS, export, main
 from training.modelfile.graph import export_graph
 from training.modelfile.half import halve
 from training.modelfile.metadata import LICENCE_NOTICES
@@ -266,13 +267,6 @@ def test_too_few_strangers_give_no_curve(checkpoint: Checkpoint, data: Dataset, 
     assert "less than 100 pairs" in exported.summary()
 
 
-def test_stranger_pairs_are_pairs_of_two_people(data: Dataset) -> None:
-    samples = data.train[:11]
-    loop = [(a, b) for n, a in enumerate(samples) for b in samples[:n] if a.identity != b.identity]
-    assert stranger_pairs(samples) == len(loop) > 0
-    assert stranger_pairs(()) == 0
-
-
 def test_int8_is_calibrated_on_what_was_learnt(
     checkpoint: Checkpoint, data: Dataset, traced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +354,17 @@ def test_the_checkpoint_is_not_replaced_by_its_model_file(
     assert main([str(path), "--data", str(drawn), "--output", str(path)]) == 2
     assert "is the checkpoint itself" in capsys.readouterr().err
     assert path.read_bytes() == b"weights of many hours"
+
+
+def test_a_full_disk_names_the_file(
+    stored: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(command, "export", full)
+    assert main([str(stored), "--data", str(drawn), "--precision", "fp32"]) == 2
+    assert capsys.readouterr().err == f"error: {stored.with_name('model-fp32.onnx')}: No space left on device\n"
 
 
 def test_ctrl_c_is_one_sentence(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.training.data.drawing import write_pictures
 from tests.training.loop.tiny import TINY, log_of
 from training import export, train
 from training.config import build_config
@@ -65,10 +66,10 @@ def test_the_drawn_data_is_complete_or_not_there(tmp_path: Path, monkeypatch: py
         (["--preset", "smoke", "--config", "absent.toml"], "absent.toml"),
         (
             ["--preset", "smoke", "--set", "identities=99"],
-            "99 identities cannot be drawn from 8: set identities to 8 or less",
+            "identities is 99, the people of a batch, and there are 8 to learn: add --set identities=8",
         ),
         (["--preset", "smoke", "--set", "precision=fp16", "--device", "cpu"], "fp16 needs a CUDA device"),
-        (["--preset", "smoke", "--set", "calibration_identities=7"], "7 of 8"),
+        (["--preset", "smoke", "--set", "calibration_identities=7"], "calibration_identities is 7, and"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -79,6 +80,24 @@ def test_bad_input_is_one_sentence(
     assert main([*arguments, "--run", str(tmp_path / "run")]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert message.lower() in line.lower()
+
+
+def test_a_few_people_of_ones_own_get_through_with_one_paste(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """12 people, 80 pictures, the default preset: what is told first is all that there is to tell."""
+    crops = tmp_path / "crops"
+    write_pictures(crops, [f"{n % 12:02d}/{n}.jpg" for n in range(80)])
+    small = ["layers=[1, 1, 1, 1]", "base_width=8", "height=32", "width=32", "precision=fp32", "epochs=2"]
+    settings = [word for setting in small for word in ("--set", setting)]
+    command = ["--preset", "strong", "--data", str(crops), "--run", str(tmp_path / "run"), "--device", "cpu", *settings]
+    assert main([*command, "--no-export"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    for named in ("warmup_epochs is 5.0", "calibration_identities is 50", "identities is 16"):
+        assert named in line
+    paste = line.partition(": add ")[2].split()
+    assert main([*command, "--no-export", *paste]) == 0
+    assert len(log_of(tmp_path / "run")) == 2
 
 
 @pytest.mark.parametrize(
@@ -147,7 +166,7 @@ def test_a_missing_exporter_is_told_before_training(
 ) -> None:
     monkeypatch.setitem(sys.modules, "training.export", None)
     assert main(smoke_command(drawn, tmp_path / "run")) == 2
-    assert "install resight[cpu,train] or resight[gpu,train]" in capsys.readouterr().err
+    assert "to export, a package is not installed (" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert main(smoke_command(drawn, tmp_path / "run", "--no-export")) == 0
 

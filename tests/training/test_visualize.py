@@ -68,8 +68,22 @@ def test_one_checkpoint_is_enough_for_what_looks_into_it(
     expected = {"fig4-embeddings", "fig9-feature-maps", "fig10-attention-kernel", "fig11-attention"}
     assert stems == expected | {"ranked-lists", "cmc"}
     said = capsys.readouterr().err
+    assert (
+        "embeddings: fig4-embeddings is a part of the paper's: there is no run of cross-entropy alone, triplet alone"
+        in said
+    )
     assert "accuracy: not drawn, it needs a run of Table 3 that was measured while it trained" in said
     assert "losses: not drawn, it needs a run's folder with steps.jsonl" in said
+
+
+def test_what_a_part_of_an_ablation_lacks_is_said(
+    folders: dict[Variant, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(folders[variant]) for variant in (OURS, SPATIAL)]
+    assert main(["accuracy", *runs, "--output", str(tmp_path)]) == 0
+    assert "fig6-accuracy-drawn is a part of the paper's: there is no run of ResNet-50\n" in capsys.readouterr().err
+    assert main(["accuracy", *runs, str(folders[NONE]), "--output", str(tmp_path)]) == 0
+    assert "a part of the paper's" not in capsys.readouterr().err
 
 
 def test_without_data_the_logs_are_drawn(folders: dict[Variant, Path], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.checks import checked
-from training.data.dataset import DataError, Dataset, Sample
+from training.data.dataset import DataError, Dataset, Sample, readable
 from training.data.parts import Benchmark, check_counts, read_parts
 
 Crops = Literal["labeled", "detected"]
@@ -79,7 +79,7 @@ def _read_original(root: Path, original: Path, crops: Crops) -> Dataset:
 
     train, query, gallery = part("train_idx"), part("query_idx"), part("gallery_idx")
     complete = check_counts(root, benchmark, train, query, gallery)
-    return Dataset(benchmark.name if complete else root.resolve().name, train, query, gallery)
+    return Dataset(benchmark.name if complete else readable(root.resolve().name), train, query, gallery)
 
 
 def _read_split(root: Path, original: Path, crops: Crops) -> dict[str, NDArray[Any]]:

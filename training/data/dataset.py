@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 JUNK = -1  # a detection that is no person, or a part of one: ignored by the protocol
 DISTRACTOR = 0  # a person who is no query: counts as a wrong answer
 UNKNOWN_CAMERA = -1  # equals no camera, not even another unknown one
+DIGITS = 9  # of an identity's or camera's number: it must fit into an array
 
 
 class DataError(ValueError):
@@ -41,3 +43,19 @@ class Dataset:
 def short_name(name: str) -> str:
     """A data set's name as a part of file names: its letters and digits, in lower case ("market1501")."""
     return "".join(letter for letter in name.lower() if letter.isalnum()) or "data"
+
+
+def readable(name: str) -> str:
+    """A file's name as text that can be printed and hashed: bytes that are no UTF-8 are written as \\xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def number_in(match: re.Match[str], group: int) -> int:
+    """The number in a part of a picture's name.
+
+    Raises:
+        DataError: it has more than nine digits.
+    """
+    if len(match[group]) > DIGITS:
+        raise DataError(f"{readable(match.string)} has a number of more than {DIGITS} digits in its name: rename it")
+    return int(match[group])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from training.data.checks import checked
-from training.data.dataset import UNKNOWN_CAMERA, DataError, Dataset
-from training.data.own import SPLITS, SUFFIXES, Picture, build, divide
+from training.data.dataset import UNKNOWN_CAMERA, DataError, Dataset, number_in, readable
+from training.data.own import SPLITS, Picture, build, divide, is_picture
 
 CAMERA = re.compile(r"[^_]+_c(\d+)(?:s\d+)?_")  # as in the benchmarks' names: 0002_c1s1_000451_03.jpg
 
@@ -26,15 +26,15 @@ def read(path: Path | str, ignore_cameras: bool = False) -> Dataset:
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{root} is no folder: give the one that holds a folder per identity")
-    name = root.resolve().name
+    name = readable(root.resolve().name)
     if not is_split(root):
         data = build(name, divide(root, list(_pictures(root))))
-        return checked(root, replace(data, notes=_too_deep(root, [root])), ignore_cameras)
+        return checked(root, replace(data, notes=_left_out(root, [root])), ignore_cameras)
     for split in SPLITS:
         if not (root / split).is_dir():
             raise DataError(f"{root} has no {split}/: {', '.join(SPLITS)} are needed, each with a folder per identity")
     data = build(name, {split: list(_pictures(root / split)) for split in SPLITS})
-    return checked(root, replace(data, notes=_too_deep(root, [root / split for split in SPLITS])), ignore_cameras)
+    return checked(root, replace(data, notes=_left_out(root, [root / split for split in SPLITS])), ignore_cameras)
 
 
 def is_split(root: Path) -> bool:
@@ -47,29 +47,34 @@ def holds_identities(root: Path) -> bool:
     return next(_pictures(root), None) is not None
 
 
-def _too_deep(root: Path, places: Iterable[Path]) -> tuple[str, ...]:
-    """A note on pictures in folders within the identities' folders, which are not read."""
-    skipped = [
+def _left_out(root: Path, places: Sequence[Path]) -> tuple[str, ...]:
+    """Notes on pictures beside the identities' folders and in folders within these, which are not read."""
+    beside = [path for place in places for path in place.iterdir() if is_picture(path)]
+    within = [
         path
         for place in places
         for path in place.glob("[!.]*/[!.]*/**/[!.]*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and len(path.relative_to(place).parts) > 2
+        if is_picture(path) and len(path.relative_to(place).parts) > 2
     ]
-    if not skipped:
-        return ()
-    return (
-        f"{len(skipped)} pictures in folders within an identity's folder are not read, such as "
-        f"{min(skipped).relative_to(root)}: move them up",
+    said = (
+        (beside, "beside the identities' folders", "into the folder of their person"),
+        (within, "in folders within an identity's folder", "up"),
+    )
+    return tuple(
+        f"pictures {where} are not read ({len(found)}), such as {readable(str(min(found).relative_to(root)))}: "
+        f"move them {whither}"
+        for found, where, whither in said
+        if found
     )
 
 
 def _pictures(root: Path) -> Iterator[Picture]:
     for path in root.glob("[!.]*/[!.]*"):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
+        if is_picture(path):
             camera = CAMERA.match(path.name)
             yield Picture(
-                name=f"{path.parent.name}/{path.name}",
+                name=readable(f"{path.parent.name}/{path.name}"),
                 path=path,
-                identity=path.parent.name,
-                camera=int(camera[1]) if camera else UNKNOWN_CAMERA,
+                identity=readable(path.parent.name),
+                camera=number_in(camera, 1) if camera else UNKNOWN_CAMERA,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,3 +31,9 @@ def hold_out(samples: Sequence[Sample], identities: int, seed: int) -> tuple[tup
     chosen = set(np.random.default_rng(seed).permutation(people)[:identities].tolist())
     kept = tuple(sample for sample in samples if sample.identity not in chosen)
     return kept, tuple(sample for sample in samples if sample.identity in chosen)
+
+
+def stranger_pairs(samples: Sequence[Sample]) -> int:
+    """How many pairs of pictures are of two people."""
+    pictures = Counter(sample.identity for sample in samples)
+    return (len(samples) ** 2 - sum(count**2 for count in pictures.values())) // 2

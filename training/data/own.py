@@ -34,6 +34,11 @@ class Picture:
         return Sample(self.name, numbers[self.identity], self.camera, self.path.stat().st_size, self.path.read_bytes)
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file is taken for a picture: by its ending, and not hidden."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def build(name: str, parts: Mapping[Split, Sequence[Picture]]) -> Dataset:
     """The data set of the given parts, each in the order of its names.
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from training.data.dataset import DISTRACTOR, JUNK, DataError, Dataset, Sample
+from training.data.dataset import DISTRACTOR, JUNK, DataError, Dataset, Sample, number_in, readable
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 PARTS = (TRAIN, QUERY, GALLERY)
@@ -54,7 +54,7 @@ def read_parts(root: Path, benchmark: Benchmark) -> Dataset:
     asked = {(sample.identity, sample.camera) for sample in query}
     drawn = _read_part(root, HAND_DRAWN, benchmark) if holds(root, HAND_DRAWN) else ()
     return Dataset(
-        name=benchmark.name if original else root.resolve().name,
+        name=benchmark.name if original else readable(root.resolve().name),
         train=train,
         query=query,
         gallery=gallery,
@@ -146,4 +146,4 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _sample(match: re.Match[str], size: int, read: Callable[[], bytes]) -> Sample:
-    return Sample(name=match.string, identity=int(match[1]), camera=int(match[2]), size=size, read=read)
+    return Sample(readable(match.string), number_in(match, 1), number_in(match, 2), size, read)

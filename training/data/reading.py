@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from training.data import cuhk03, dukemtmc, folders, market1501, parts, table
-from training.data.dataset import DataError, Dataset
+from training.data import cuhk03, dukemtmc, flat, folders, market1501, parts, table
+from training.data.dataset import DataError, Dataset, readable
 
-Layout = Literal["market1501", "dukemtmc", "cuhk03-labeled", "cuhk03-detected", "folders", "csv"]
+Layout = Literal["market1501", "dukemtmc", "cuhk03-labeled", "cuhk03-detected", "folders", "flat", "csv"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 READERS: dict[Layout, Callable[[Path, bool], Dataset]] = {
     "market1501": market1501.read,
@@ -19,6 +19,7 @@ READERS: dict[Layout, Callable[[Path, bool], Dataset]] = {
     "cuhk03-labeled": partial(cuhk03.read, crops="labeled"),
     "cuhk03-detected": partial(cuhk03.read, crops="detected"),
     "folders": folders.read,
+    "flat": flat.read,
     "csv": table.read,
 }
 SHOWN = 5  # names of a folder that is no data set
@@ -40,7 +41,7 @@ def read(path: Path | str, layout: Layout | None = None, *, ignore_cameras: bool
         return READERS[layout](root, ignore_cameras)
     found = find_layout(root)
     data = READERS[found](root, ignore_cameras)
-    return replace(data, notes=(f"{root} is read as {found}", *data.notes))
+    return replace(data, notes=(f"{readable(str(root))} is read as {found}", *data.notes))
 
 
 def find_layout(root: Path) -> Layout:
@@ -61,6 +62,8 @@ def find_layout(root: Path) -> Layout:
         return _by_names(root)
     if folders.is_split(root) or folders.holds_identities(root):
         return "folders"
+    if flat.is_flat(root):
+        return "flat"
     raise DataError(_nothing_found(root))
 
 
@@ -94,5 +97,6 @@ def _nothing_found(root: Path) -> str:
     return (
         f"{root} is no data set: there is no {', '.join(parts.PARTS)} (folders or zips: market1501, dukemtmc, cuhk03), "
         f"no labeled or detected with these, no {cuhk03.ORIGINAL}, and no folder per identity with JPEG, PNG or WebP "
-        f"pictures, alone or in train, query and gallery (folders); it holds {holds}"
+        f"pictures, alone or in train, query and gallery (folders), nor pictures named like {flat.EXAMPLE} (flat); it "
+        f"holds {holds}"
     )

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.checks import checked
-from training.data.dataset import UNKNOWN_CAMERA, DataError, Dataset
+from training.data.dataset import DIGITS, UNKNOWN_CAMERA, DataError, Dataset, readable
 from training.data.own import SPLITS, Divided, Picture, build, divide
 
 NEEDED = ("path", "identity")
-DIGITS = 9  # of a camera's number: it must fit into an array
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,14 @@ def read(path: Path | str, ignore_cameras: bool = False) -> Dataset:
     pictures = {row.line: _picture(file, row, cameras) for row in rows}
     _check_paths(file, rows)
     if not any(row.split for row in rows):
-        return checked(file, build(file.stem, divide(file, list(pictures.values()))), ignore_cameras)
+        return checked(file, build(readable(file.stem), divide(file, list(pictures.values()))), ignore_cameras)
     parts: Divided = {split: [] for split in SPLITS}
     for row in rows:
         split = next((split for split in SPLITS if split == row.split), None)
         if split is None:
             raise DataError(f"{file}, line {row.line}: split is {row.split!r}, not one of {', '.join(SPLITS)}")
         parts[split].append(pictures[row.line])
-    return checked(file, build(file.stem, parts), ignore_cameras)
+    return checked(file, build(readable(file.stem), parts), ignore_cameras)
 
 
 def number_cameras(names: Iterable[str]) -> dict[str, int]:
@@ -66,7 +65,9 @@ def number_cameras(names: Iterable[str]) -> dict[str, int]:
 def _read_rows(file: Path) -> list[Row]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened, skipinitialspace=True)
+            delimiter = ";" if ";" in opened.readline() else ","  # as spreadsheets write it in half of Europe
+            opened.seek(0)
+            reader = csv.DictReader(opened, skipinitialspace=True, delimiter=delimiter)
             columns = [(name or "").strip() for name in reader.fieldnames or ()]
             reader.fieldnames = columns
             rows = [_row(reader.line_num, values) for values in reader]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Ablation:
         if not path.is_file():
             return None
         found = read_object(path)
-        was, now = found.get("asked", {}), self._asked(job)
+        was, now = _with_defaults(path, found.get("asked")), self._asked(job)
         for name, value in now.items():
             if was.get(name) != value:
                 raise ValueError(
@@ -114,10 +114,9 @@ class Ablation:
 
     def _asked(self, job: Job) -> dict[str, Any]:
         """What makes a run this run, flat and as JSON gives it back."""
-        config: dict[str, Any] = json.loads(json.dumps(job.config.to_dict()))
         data = runlog.data_fingerprint(self.data)
         return {
-            **config,
+            **_plain(job.config),
             "data": data["sha256"],
             "test data": data["test_sha256"],
             "weights": _content(self.weights),
@@ -136,6 +135,27 @@ def base_config(config: Config) -> Config:
         if getattr(config, name) != value:
             raise ConfigError(f"{name} is what the tables vary: leave {name}={getattr(config, name)} out")
     return replace(config, eval_every=config.eval_every or max(1, config.epochs // MEASUREMENTS))
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """Settings as JSON gives them back."""
+    plain: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
+    return plain
+
+
+def _with_defaults(path: Path, asked: Any) -> dict[str, Any]:
+    """What a run was asked for, of an earlier version too: a setting that did not exist then has its default.
+
+    Raises:
+        ValueError: it has settings that this version has not.
+    """
+    told = asked if isinstance(asked, dict) else {}
+    names = {field.name for field in fields(Config)}
+    try:
+        config = Config.from_dict({name: value for name, value in told.items() if name in names})
+    except ConfigError as error:
+        raise ValueError(f"{path} was measured with settings that this version does not take: {error}") from error
+    return {**told, **_plain(config)}
 
 
 def _content(name: str) -> str:

@@ -33,6 +33,7 @@ PICTURES = 30  # of each of them, at most
 PEOPLE = 8  # under the attention
 LISTS = 6  # queries with their answers
 LOSSES = {OURS: "both losses", CROSS_ENTROPY: CROSS_ENTROPY.title, TRIPLET: TRIPLET.title}  # Table 7
+TABLE_3 = (NONE, SPATIAL, OURS)
 
 Drawn = Iterator[tuple[str, Figure]]  # names of files, without the suffix
 
@@ -51,6 +52,12 @@ class Material:
     console: Console | None = None
     embedders: dict[Run, Embedder] = field(default_factory=dict)
     embedded: dict[tuple[Run, str], Embeddings] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)  # what the figures that were drawn do not show, a clause each
+
+    def without(self, figure: str, absent: Sequence[Variant]) -> None:
+        """Remark that a figure is a part of the paper's, where models of it are absent."""
+        if absent:
+            self.remarks.append(f"{figure} is a part of the paper's: there is no run of {_listed(absent)}")
 
     def test_data(self) -> Dataset:
         if self.data is None:
@@ -103,6 +110,7 @@ def draw_embeddings(material: Material) -> Drawn:
     chosen = {LOSSES[variant]: run for variant in LOSSES if (run := _first(material, variant)) is not None}
     if not chosen:
         raise Missing("a checkpoint of self-attention trained with losses cross_entropy, triplet or both")
+    material.without("fig4-embeddings", [v for v, title in LOSSES.items() if title not in chosen])
     samples = people_of(material.ranking())
     if len(samples) < FEWEST:
         raise Missing(f"{FEWEST} pictures of test people at least")
@@ -113,16 +121,15 @@ def draw_embeddings(material: Material) -> Drawn:
 
 def draw_accuracies(material: Material) -> Drawn:
     """Figs. 6 and 7: of the models of Table 3 that were measured while they trained, one figure a data set."""
-    compared = [group for group in groups(material.runs) if group.first.variant in (NONE, SPATIAL, OURS)]
+    compared = [group for group in groups(material.runs) if group.first.variant in TABLE_3]
     models = [(group, model) for group in compared if (model := _accuracy(group)) is not None]
     if not models:
         raise Missing("a run of Table 3 that was measured while it trained (--set eval_every=N)")
     for data in dict.fromkeys(group.first.data for group, _ in models):
-        number = 7 if data == DUKE else 6
-        yield (
-            f"fig{number}-accuracy-{short_name(data)}",
-            draw_accuracy([model for group, model in models if group.first.data == data], data),
-        )
+        stem = f"fig{7 if data == DUKE else 6}-accuracy-{short_name(data)}"
+        shown = [(group.first.variant, model) for group, model in models if group.first.data == data]
+        material.without(stem, [v for v in TABLE_3 if v not in {variant for variant, _ in shown}])
+        yield stem, draw_accuracy([model for _, model in shown], data)
 
 
 def draw_loss_curves(material: Material) -> Drawn:
@@ -199,6 +206,10 @@ def people_of(ranking: Ranking) -> list[Sample]:
     people = [pictures[identity] for identity in sorted(pictures) if len(pictures[identity]) > 1]
     chosen = [people[i] for i in np.linspace(0, len(people) - 1, min(IDENTITIES, len(people)), dtype=int)]
     return [sample for person in chosen for sample in person[:PICTURES]]
+
+
+def _listed(variants: Sequence[Variant]) -> str:
+    return ", ".join(variant.title for variant in variants)
 
 
 def _first(material: Material, variant: Variant) -> Run | None:

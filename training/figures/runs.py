@@ -104,16 +104,19 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; a last line without its end was being written and does not count.
 
     Raises:
-        ValueError: a line that is no JSON.
+        ValueError: it is no text in UTF-8, or a line is no JSON object.
     """
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+    for number, line in enumerate(_text(path).splitlines(keepends=True), start=1):
         if not line.endswith("\n"):
             break
         try:
-            lines.append(json.loads(line))
-        except ValueError as error:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is no JSON: remove the line ({error})") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{path}, line {number} is no JSON object: remove the line")
+        lines.append(found)
     return lines
 
 
@@ -123,13 +126,21 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it does not.
     """
+    text = _text(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: remove it ({error})") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} is no JSON object")
     return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: it was damaged, or is another file") from error
 
 
 def _runs_at(path: Path) -> list[Run]:

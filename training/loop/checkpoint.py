@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from training.loop.state import State
 from training.network.stored import Checkpoint
 
 LATEST = "checkpoint.pt"
+FILE_NAME = re.compile(r"^.*?(?=\(sha256 [0-9a-f]{16}\b)", re.DOTALL)  # before the hash of its content
 IDENTITY = ("classes", "data", "initialisation", "teacher")  # besides the settings, what makes a run this run
 
 
@@ -31,7 +33,8 @@ def save(folder: Path, state: State, epoch: int, provenance: dict[str, Any]) -> 
 def check_same_run(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> None:
     """Refuse to continue another run: other settings, training pictures, weights or teacher.
 
-    The data set may have another name, and other pictures to measure with.
+    The data set and files may have other names, and there may be other pictures to measure with. A setting that an
+    earlier version did not have counts as its default.
 
     Raises:
         ValueError: naming the first difference and both values.
@@ -39,7 +42,7 @@ def check_same_run(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> Non
     state = {"config": checkpoint.config.to_dict()} | {key: checkpoint.state[key] for key in IDENTITY}
     was, now = _flat("", state), _flat("", {key: provenance[key] for key in ("config", *IDENTITY)})
     for name, value in now.items():
-        if _decides(name) and was.get(name) != value:
+        if _decides(name) and _content(was.get(name)) != _content(value):
             raise ValueError(
                 f"{checkpoint.path} was trained with {name.removeprefix('config.')}={was.get(name)!r}, "
                 f"not {value!r}: give the same, or another --run folder"
@@ -49,6 +52,11 @@ def check_same_run(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> Non
 def _decides(name: str) -> bool:
     """Whether what is trained depends on this entry of the provenance: of the data, on the training part alone."""
     return not name.startswith("data.") or name.startswith("data.train.") or name == "data.sha256"
+
+
+def _content(value: Any) -> Any:
+    """What an origin says of a file, without its name: "a.pt (sha256 …): stem, layer1, …" from "(sha256" on."""
+    return FILE_NAME.sub("", value) if isinstance(value, str) else value
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,9 +71,17 @@ def resume(checkpoint: Checkpoint, state: State) -> int:
     """Take up a checkpoint of the same run (see `check_same_run`); the number of epochs that it has seen.
 
     Raises:
-        ValueError: it was stripped of what training needs.
+        ValueError: it was stripped of what training needs, or that is of another run.
     """
     if missing := [key for key in ("optimizer", "distiller") if key not in checkpoint.state]:
         raise ValueError(f"{checkpoint.path} cannot be continued: it has no {', '.join(missing)}")
-    state.load_state_dict(checkpoint.state)
+    try:
+        state.load_state_dict(checkpoint.state)
+    # What torch raises on a state of another optimiser or network, or on none.
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{checkpoint.path} cannot be continued: its state is not of these settings in this version ({reason}); "
+            "start a new --run"
+        ) from error
     return int(checkpoint.state["epoch"])

@@ -9,7 +9,7 @@ On the CPU, which has no such batch norm, each process has the statistics of its
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -70,6 +70,28 @@ class Processes:
         """Until every process is here."""
         if self.size > 1:
             dist.barrier()
+
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """Let every process see what the others found.
+
+        Args:
+            facts: the same names in every process, with values that can be pickled.
+
+        Raises:
+            ConfigError: in every process, where one found something else than the first: they would wait for each
+                other for ever.
+        """
+        if self.size == 1:
+            return
+        told: list[Any] = [None] * self.size
+        dist.all_gather_object(told, dict(facts))
+        for rank, found in enumerate(told):
+            for name, value in told[0].items():
+                if found[name] != value:
+                    raise ConfigError(
+                        f"process {rank} found {name} {found[name]}, the first one {value}: every machine needs the "
+                        "same data and the same run folder, on a file system that they share"
+                    )
 
     def join_batch_norms(self, network: nn.Module, device: torch.device) -> None:
         """Let the batch norms take their statistics over all processes, where the device can (CUDA)."""

@@ -1,4 +1,4 @@
-"""The optimiser over the kinds of parameters: what was pretrained, what starts fresh, and the parts of the attention."""
+"""The optimiser over the kinds of parameters: what was pretrained, what starts fresh, and the attention's parts."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,6 +86,21 @@ def _sha256(samples: Iterable[tuple[str, Sample]]) -> str:
 def append(folder: Path, record: dict[str, Any]) -> None:
     """Add one line to log.jsonl."""
     files.append(folder / LOG, json.dumps(record) + "\n")
+
+
+def amend(folder: Path, figures: Mapping[str, Any]) -> None:
+    """Add figures to the last line of log.jsonl, the file whole or as it was."""
+    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    last = json.dumps({**json.loads(lines[-1]), **figures})
+    write_text(folder / LOG, "".join(f"{line}\n" for line in [*lines[:-1], last]))
+
+
+def lacks(folder: Path, epoch: int, name: str) -> bool:
+    """Whether the last line of log.jsonl is that of `epoch` (from 1) and has no figure of this name."""
+    path = folder / LOG
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    last = json.loads(lines[-1]) if lines else {}
+    return last.get("epoch") == epoch and name not in last
 
 
 def append_steps(folder: Path, epoch: int, first: int, losses: Sequence[dict[str, float]]) -> None:

@@ -23,6 +23,7 @@ from training.loop.distributed import Processes
 from training.loop.engine import NotFinite, Step, train_epoch
 from training.loop.feed import Feed
 from training.loop.files import locked
+from training.loop.fit import check_fit
 from training.loop.learner import Learner
 from training.loop.precision import check_precision
 from training.loop.probe import attention_figures
@@ -39,6 +40,7 @@ from training.retrieval.torch_model import NetworkModel
 log = logging.getLogger("training")
 PROBED = 32  # training pictures on which the attention is looked at after every epoch
 MEASURED_BATCH = 64
+MEASURED = "mAP"  # one of the figures that an epoch's line in the log has where it was measured
 
 Record = dict[str, Any]
 
@@ -57,8 +59,7 @@ class Trainer:
     `config.calibration_identities` people of the training part are held out of it.
 
     Raises:
-        ConfigError: the device cannot train in this precision, or the processes cannot share out a batch.
-        DataError: too few identities would be left.
+        ConfigError: the device cannot train in this precision, or settings and data do not fit (see `check_fit`).
     """
 
     def __init__(
@@ -75,6 +76,9 @@ class Trainer:
         self.processes = processes or Processes()
         if warning := check_precision(config, self.device):
             log.warning(warning)
+        if config.compile and self.processes.size > 1:
+            log.warning("compile=true with several processes is untried: leave it out where the run fails")
+        check_fit(config, data.train, self.processes.size)
         kept = data.train
         if config.calibration_identities:
             kept, _ = hold_out(data.train, config.calibration_identities, config.seed)
@@ -107,6 +111,7 @@ class Trainer:
         if earlier is not None:
             done = checkpoint.resume(earlier, state)
             log.info("continuing %s after epoch %d of %d", self.run, done, self.config.epochs)
+        self.processes.agree({"complete epochs": done, "training pictures": provenance["data"]["sha256"]})
         starts = earlier.environments if earlier else []
         provenance["environments"] = [*starts, runlog.environment(self.device, self.processes.size)]
         try:
@@ -162,14 +167,18 @@ class Trainer:
         runlog.write_json(self.run / runlog.RUN, provenance)
         count = runlog.truncate(self.run, done)
         with board(self.run, done) as show:
+            if self.due(done) and runlog.lacks(self.run, done, MEASURED):  # it was stopped in between
+                self.set_size(done - 1, state)
+                show({"epoch": done, **self.measure(state)})
             for epoch in epochs:
                 record, steps = self.train_epoch(epoch, state)
                 record |= attention_figures(state.learner.network, self.feed.spread(PROBED))
-                record |= self.measure(epoch, state)
                 runlog.append_steps(self.run, epoch + 1, count + 1, [step.losses for step in steps])
                 runlog.append(self.run, record)
                 count += len(steps)
                 checkpoint.save(self.run, state, epoch + 1, provenance)
+                if self.due(epoch + 1):
+                    record |= self.measure(state)  # only now: where it fails, the epoch is kept
                 show(record)
                 log.info(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
 
@@ -205,15 +214,19 @@ class Trainer:
         divisor = 2 if half else 1
         self.feed.decode(config.height // divisor, config.width // divisor)
 
-    def measure(self, epoch: int, state: State) -> dict[str, float]:
-        """Rank-k, mAP and mINP on the test part after the epochs that `eval_every` chooses and the last one; in the
-        half-size epochs at half size, which is what the network knows."""
-        every, done = self.config.eval_every, epoch + 1
-        if not every or (done % every and done != self.config.epochs):
-            return {}
+    def due(self, done: int) -> bool:
+        """Whether `eval_every` wants a measurement after so many epochs: also after the last one."""
+        every = self.config.eval_every
+        return every > 0 and done > 0 and (done % every == 0 or done == self.config.epochs)
+
+    def measure(self, state: State) -> dict[str, float]:
+        """Rank-k, mAP and mINP on the test part, added to the last epoch's line in the log; in the half-size epochs at
+        half size, which is what the network knows."""
         height, width = self.feed.pictures.shape[-2:]
         model = LiveModel(Embedder(state.kept), height, width, self.device, self.run)
-        return evaluate(model, self.data, batch=MEASURED_BATCH, console=self.console).metrics.figures()
+        figures = evaluate(model, self.data, batch=MEASURED_BATCH, console=self.console).metrics.figures()
+        runlog.amend(self.run, figures)
+        return figures
 
     def what_is_kept(self) -> str:
         path = self.run / checkpoint.LATEST

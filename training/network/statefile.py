@@ -40,7 +40,7 @@ def _load(path: Path) -> Any:
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
-        except SafetensorError as error:
+        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"{path} is no safetensors file: {error}") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from training.config import Config, ConfigError
 from training.network.model import Embedder, ReIDNet
+from training.network.tensors import first_unusable
 
-NEEDED = ("model", "epoch", "config", "classes", "initialisation", "teacher", "data")
+MOST_CLASSES = 10_000_000
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
+# What a checkpoint must have, and of what kind: a file may be forged, or of another program.
+FORM: Mapping[str, Callable[[Any], bool]] = {
+    "model": _is_state_dict,
+    "epoch": lambda value: type(value) is int and value >= 0,
+    "config": lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value),
+    "classes": lambda value: type(value) is int and 0 < value <= MOST_CLASSES,
+    "initialisation": lambda value: isinstance(value, str),
+    "teacher": lambda value: isinstance(value, str),
+    "data": lambda value: isinstance(value, dict) and isinstance(value.get("name"), str),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +50,7 @@ class Checkpoint:
     def environments(self) -> list[dict[str, Any]]:
         """Where it was trained, one entry for each start of the run; an early checkpoint tells the last one only."""
         starts = self.state.get("environments") or [self.state.get("environment", {})]
-        return [dict(start) for start in starts]
+        return [dict(start) for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
@@ -44,13 +63,17 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:  # pickle, zip and torch each raise their own; torch's text advises to load it unsafely
         raise ValueError(f"{path} is no checkpoint of training/train.py, or a damaged one") from error
-    missing = [key for key in NEEDED if key not in state] if isinstance(state, dict) else list(NEEDED)
+    missing = [key for key in FORM if key not in state] if isinstance(state, dict) else list(FORM)
     if missing:
         raise ValueError(f"{path} is no checkpoint of training/train.py: it has no {', '.join(missing)}")
+    if wrong := [key for key, sound in FORM.items() if not sound(state[key])]:
+        raise ValueError(f"{path} is no checkpoint of training/train.py: {wrong[0]} is not what it writes there")
+    if unusable := first_unusable(state["model"]):
+        raise ValueError(f"{path}: {unusable}")
     try:
         config = Config.from_dict(state["config"])
     except ConfigError as error:
@@ -71,9 +94,14 @@ def load_checkpoint_model(checkpoint: Checkpoint) -> Embedder:
             f"{checkpoint.path} stopped after {epoch} epochs, the first {config.half_size_epochs} of which are at "
             "half size: the network does not know full-size pictures yet; train on"
         )
+    with torch.device("meta"):  # settings that are forged may describe a network that no memory holds
+        described = ReIDNet(config, checkpoint.state["classes"]).state_dict()
+    if _shapes(checkpoint.state["model"]) != _shapes(described):
+        raise ValueError(f"{checkpoint.path} has not the weights of the network that its settings describe")
     network = ReIDNet(config, checkpoint.state["classes"])
-    try:
-        network.load_state_dict(checkpoint.state["model"])
-    except RuntimeError as error:
-        raise ValueError(f"{checkpoint.path} has not the weights of the network that its settings describe") from error
+    network.load_state_dict(checkpoint.state["model"])
     return Embedder(network).eval()
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}

@@ -11,8 +11,7 @@ from torch import Tensor
 from training.config import ConfigError
 from training.network.resnet import ResNet
 from training.network.statefile import read_state_dict
-
-COUNTER = "num_batches_tracked"  # a batch norm's buffer that many files lack and nothing here needs
+from training.network.tensors import COUNTER, first_unusable
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ def load_backbone(network: ResNet, weights: str) -> Loaded:
 
     Raises:
         ConfigError: "imagenet" into a network with the stride elsewhere.
-        ValueError: the file is no state dict, a tensor has another shape or a name of another network, or a
-            stage is covered in part.
+        ValueError: the file is no state dict, a tensor is no finite dense floats, has another shape or a name of
+            another network, or a stage is covered in part.
     """
     if weights == "none":
         return Loaded(frozenset(), "from scratch, no pretrained weights")
@@ -79,6 +78,8 @@ def _tensors_of_stages(network: ResNet) -> dict[str, set[str]]:
 def _misfit(network: ResNet, state: dict[str, Tensor]) -> str:
     """Why `state` is not of this network; empty where it is."""
     own = network.state_dict()
+    if unusable := first_unusable(state):
+        return unusable
     if "conv1.0.weight" in state:
         return "its stem is three convolutions (resnet50d and other deep stems), this network's is one"
     if unknown := [name for name in state if name not in own]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from training.data.arrays import read_array
 from training.data.dataset import DataError, Sample
+from training.loop.files import write_whole
 from training.retrieval.embedding import Embeddings
 
 
@@ -23,14 +25,18 @@ class Embedded:
     multi_query: Embeddings | None = None
 
     def save(self, folder: Path) -> None:
-        """Write query.npy, gallery.npy and multi_query.npy; none stays behind that is of another model."""
+        """Write query.npy, gallery.npy and multi_query.npy; none stays behind that is of another model.
+
+        Raises:
+            NotWritten: the disk is full, or the folder cannot be written; the message names the file.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for part, embeddings in (("query", self.query), ("gallery", self.gallery), ("multi_query", self.multi_query)):
             path = folder / f"{part}.npy"
             if embeddings is None:
                 path.unlink(missing_ok=True)
             else:
-                _save(path, embeddings)
+                write_whole(path, partial(np.save, arr=embeddings))
 
     @classmethod
     def load(cls, folder: Path, queries: int, gallery: int, multi_query: int | None) -> Embedded:
@@ -71,14 +77,6 @@ def multi_query_embeddings(queries: Sequence[Sample], pictures: Sequence[Sample]
             raise DataError(f"multi-query: the embeddings of the person of {query.name} have no mean direction")
         row /= length
     return means
-
-
-def _save(path: Path, embeddings: Embeddings) -> None:
-    """Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.save(file, embeddings)
-    partial.replace(path)
 
 
 def _load(path: Path, rows: int) -> Embeddings:

@@ -107,6 +107,27 @@ def test_a_folder_for_each_identity(tmp_path: Path) -> None:
     assert one(tmp_path / "people").items[0].camera is None
 
 
+@pytest.mark.parametrize("top", ["", "train/", "gallery/"])
+def test_a_persons_folder_says_who_it_is_whatever_the_files_are_called(tmp_path: Path, top: str) -> None:
+    names = [f"{top}{person}/{n:04d}_c{n}s1_000451_03.jpg" for person in ("anna", "ben") for n in (1, 2)]
+    source = one(write(tmp_path / "people", dict.fromkeys(names, b"1")))
+    assert source.layout is Layout.FOLDERS
+    assert [item.identity for item in source.items] == ["anna", "anna", "ben", "ben"]
+
+
+def test_one_folder_of_market_names_is_asked_about(tmp_path: Path) -> None:
+    folder = write(tmp_path / "examples", {f"crops/{name}": data for name, data in MARKET.items()})
+    with pytest.raises(SourceError, match=r"one folder with images, crops, .*--layout market1501 .*--layout folders"):
+        one(folder)
+    assert labels(one(folder, Layout.MARKET1501)) == MARKET_LABELS
+    assert {item.identity for item in one(folder, Layout.FOLDERS).items} == {"crops"}
+
+
+def test_the_parts_of_a_benchmark_are_nobodys_folders(tmp_path: Path) -> None:
+    names = [f"Market/{part}/0002_c1s1_000451_03.jpg" for part in ("bounding_box_train", "query", "gt_bbox")]
+    assert {item.identity for item in one(write(tmp_path / "m", dict.fromkeys(names, b"1"))).items} == {"0002"}
+
+
 @pytest.mark.parametrize("top", ["", "people/"])
 def test_a_folder_for_each_identity_in_a_zip(tmp_path: Path, top: str) -> None:
     path = pack(tmp_path / "people.zip", {top + name: data for name, data in PEOPLE.items()})
@@ -120,9 +141,9 @@ def test_the_only_folder_of_a_zip_is_no_identity_unless_said(tmp_path: Path) -> 
 
 
 def test_plain_files_take_the_labels_given(tmp_path: Path) -> None:
-    source = one(write(tmp_path / "shots", {"b.JPG": b"1", "a.bmp": b"2"}), identity="0042", camera="c3")
+    source = one(write(tmp_path / "shots", {"b.JPG": b"1", "a.webp": b"2"}), identity="0042", camera="c3")
     assert source.layout is Layout.FILES
-    assert labels(source) == [("a.bmp", "0042", "c3"), ("b.JPG", "0042", "c3")]
+    assert labels(source) == [("a.webp", "0042", "c3"), ("b.JPG", "0042", "c3")]
 
 
 def test_images_beside_folders_need_a_word(tmp_path: Path) -> None:

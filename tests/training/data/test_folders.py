@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from tests.training.data.drawing import write_pictures
 from training.data import folders
 from training.data.dataset import UNKNOWN_CAMERA, DataError
 from training.data.images import read_crop
+from training.data.reading import read
+from training.loop.runlog import data_fingerprint
 
 PEOPLE = ("anna", "bert", "carla", "dora")
 
@@ -24,7 +27,11 @@ def test_a_folder_per_identity(tmp_path: Path) -> None:
     }
     assert {sample.camera for sample in everything} == {UNKNOWN_CAMERA}
     assert (len(data.train), len(data.query), len(data.gallery)) == (6, 2, 4)
-    assert (data.name, data.notes) == (tmp_path.name, ())
+    assert data.name == tmp_path.name
+    assert data.notes == (
+        "pictures beside the identities' folders are not read (1), such as stray.jpg: move them into the folder of "
+        "their person",
+    )
     assert {read_crop(sample, 16, 8).shape for sample in everything} == {(16, 8, 3)}
     assert data.train[0].read() == (tmp_path / data.train[0].name).read_bytes()
     assert data.train[0].size == (tmp_path / data.train[0].name).stat().st_size
@@ -35,6 +42,23 @@ def test_names_like_the_benchmarks_tell_the_camera(tmp_path: Path) -> None:
     write_pictures(tmp_path, [f"{person}/{name}" for person in PEOPLE for name in names])
     data = folders.read(tmp_path)
     assert [sample.camera for sample in data.train[:4]] == [1, 2, 7, UNKNOWN_CAMERA]
+
+
+def test_a_camera_of_too_many_digits_is_named(tmp_path: Path) -> None:
+    write_pictures(tmp_path, [f"{person}/0001_c{'9' * 30}_1.jpg" for person in PEOPLE])
+    with pytest.raises(DataError, match=r"0001_c9+_1\.jpg has a number of more than 9 digits in its name: rename it"):
+        folders.read(tmp_path)
+
+
+def test_names_that_are_no_utf8_are_read_and_can_be_printed_and_hashed(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "people", [f"{person}/{n}.jpg" for person in PEOPLE for n in (1, 2)])
+    folder = os.fsdecode(os.fsencode(tmp_path / "people") + b"/Zo\xeb")
+    write_pictures(Path(folder), [os.fsdecode(b"caf\xe9.jpg"), "b.jpg"])
+    data = read(tmp_path / "people")
+    names = [sample.name for sample in (*data.train, *data.query, *data.gallery)]
+    assert r"Zo\xeb/caf\xe9.jpg" in names
+    assert "".join([data.name, *names]).isprintable()
+    assert len(data_fingerprint(data)["sha256"]) == 64
 
 
 def test_given_parts(tmp_path: Path) -> None:
@@ -77,4 +101,4 @@ def test_pictures_that_lie_too_deep_are_noted(tmp_path: Path, parts: tuple[str, 
     write_pictures(tmp_path / first, ["monday/1.jpg", "monday/late/2.png", ".cache/3.jpg", "monday/.4.jpg"])
     (note,) = folders.read(tmp_path).notes
     expected = first / "monday" / "1.jpg"
-    assert note == f"2 pictures in folders within an identity's folder are not read, such as {expected}: move them up"
+    assert note == f"pictures in folders within an identity's folder are not read (2), such as {expected}: move them up"

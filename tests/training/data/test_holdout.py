@@ -4,7 +4,7 @@ import pytest
 
 from tests.training.data.drawing import samples
 from training.data.dataset import DataError
-from training.data.holdout import hold_out
+from training.data.holdout import hold_out, stranger_pairs
 
 PEOPLE = samples(*((identity, camera) for camera in (1, 2, 3) for identity in (5, 9, 2, 7, 4, 8)))
 
@@ -34,3 +34,10 @@ def test_two_identities_stay() -> None:
         hold_out(PEOPLE, 5, seed=0)
     with pytest.raises(DataError, match=r"2 of 3 training identities .* set calibration_identities to 0$"):
         hold_out(PEOPLE[:3], 2, seed=0)
+
+
+def test_stranger_pairs_are_pairs_of_two_people() -> None:
+    samples = PEOPLE[:11]
+    loop = [(a, b) for n, a in enumerate(samples) for b in samples[:n] if a.identity != b.identity]
+    assert stranger_pairs(samples) == len(loop) > 0
+    assert stranger_pairs(()) == 0

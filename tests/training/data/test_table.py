@@ -40,6 +40,21 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, encoding: str) -> None:
     assert data.query[0].read() == (tmp_path / data.query[0].name).read_bytes()
 
 
+def test_semicolons_part_columns_too(tmp_path: Path) -> None:
+    text = "path;identity;camera\n" + rows("crops/{n}.jpg", "{person}", "{shot}").replace(",", ";")
+    data = table.read(write_table(tmp_path, text))
+    assert {sample.camera for sample in data.train} == {0, 1, 2, 3}
+    assert len({sample.identity for sample in (*data.train, *data.gallery)}) == len(PEOPLE)
+
+
+def test_identities_and_cameras_may_be_long_numbers(tmp_path: Path) -> None:
+    long = "9" * 30
+    text = "path,identity,camera\n" + rows("crops/{n}.jpg", "{person}", f"{long}{{shot}}").replace("anna", long)
+    data = table.read(write_table(tmp_path, text))
+    samples = (*data.train, *data.query, *data.gallery)
+    assert {sample.identity for sample in samples} == {sample.camera for sample in samples} == {1, 2, 3, 4}
+
+
 def test_cameras_and_split(tmp_path: Path) -> None:
     split = {"anna": "train", "bert": "train", "carla": "query", "dora": "gallery"}
     lines = rows("crops/{n}.jpg", "{person}", "gate {shot}", "{person}")
@@ -75,7 +90,7 @@ def test_cameras_are_numbered(names: list[str], numbers: dict[str, int]) -> None
     ("text", "message"),
     [
         ("path,person\ncrops/1.jpg,anna", r"has no column 'identity' but \['path', 'person'\]"),
-        ("path;identity\ncrops/1.jpg;anna", "has no column 'path'"),
+        ("path|identity\ncrops/1.jpg|anna", "has no column 'path'"),
         ("", "has no column 'path'"),
         ("path,identity\n", "a header and no line below it"),
         ("path,identity\ncrops/1.jpg,anna\ncrops/2.jpg\n", "line 3: no identity"),

@@ -71,6 +71,21 @@ def test_a_torn_last_line_does_not_count(tmp_path: Path, text: str, expected: li
     assert read_lines(tmp_path / "steps.jsonl") == expected
 
 
+def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
+    for name in ("log.jsonl", "run.json"):
+        (tmp_path / name).write_text('{"epoch": 1}\n', encoding="utf-16")
+    with pytest.raises(ValueError, match=r"log\.jsonl is no text in UTF-8"):
+        read_lines(tmp_path / "log.jsonl")
+    with pytest.raises(ValueError, match=r"run\.json is no text in UTF-8"):
+        find_runs([tmp_path])
+
+
+def test_a_line_that_is_no_object_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n[]\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 2 is no JSON object"):
+        read_lines(tmp_path / "log.jsonl")
+
+
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n{\n{"epoch": 3}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl, line 2 is no JSON: remove the line"):

@@ -92,12 +92,23 @@ def test_one_that_was_stripped_is_not(tmp_path: Path) -> None:
         checkpoint.resume(read_checkpoint(tmp_path / "small.pt"), build_state(config))
 
 
+@pytest.mark.parametrize("optimizer", [{}, {"state": {}, "param_groups": []}, None, "adam"])
+def test_another_optimisers_state_is_not_taken_up(optimizer: object, tmp_path: Path) -> None:
+    config = tiny()
+    checkpoint.save(tmp_path, build_state(config), 1, provenance(config))
+    state = torch.load(tmp_path / checkpoint.LATEST, weights_only=True)
+    torch.save({**state, "optimizer": optimizer}, tmp_path / "forged.pt")
+    with pytest.raises(ValueError, match=r"forged\.pt cannot be continued: its state is not of these settings"):
+        checkpoint.resume(read_checkpoint(tmp_path / "forged.pt"), build_state(config))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("classes", 5, "classes=4, not 5"),
         ("initialisation", "weights.pt", "initialisation='drawn', not 'weights.pt'"),
         ("teacher", "a.npy", "teacher='none', not 'a.npy'"),
+        ("teacher", f"a.npy (sha256 {'0' * 16})", "teacher='none', not 'a.npy"),
         ("data", {"name": "drawn", "sha256": "1" * 64}, "data.sha256='0+', not '1+'"),
         ("data", {"sha256": "0" * 64, "train": {"images": 3}}, "data.train.images=None, not 3"),
         ("config", tiny("margin=0.5").to_dict(), r"margin=0\.3, not 0\.5"),

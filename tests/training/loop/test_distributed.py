@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ def step(processes: Processes, settings: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def run(processes: Processes, drawn: Path, folder: Path) -> None:
-    weights = str(folder / "weights.pt")
-    Trainer(tiny(*RUN), market1501.read(drawn), folder / f"of-{processes.size}", CPU, None, processes).train(weights)
+def run(processes: Processes, drawn: Path, folder: Path, own: Path | None = None) -> None:
+    weights, into = str(folder / "weights.pt"), own or folder / f"of-{processes.size}"
+    Trainer(tiny(*RUN), market1501.read(drawn), into, CPU, None, processes).train(weights)
 
 
 def one_of_two(rank: int, drawn: Path, folder: Path) -> None:
@@ -63,6 +64,16 @@ def one_of_two(rank: int, drawn: Path, folder: Path) -> None:
         found = {name: step(processes, settings) for name, settings in STEPS.items()}
         found["gathered"] = {"rows": gathered.detach(), "mean": processes.mean(torch.tensor([rank, torch.nan]))}
         run(processes, drawn, folder)
+        processes.agree({"complete epochs": 7})
+        with pytest.raises(ConfigError) as told:
+            processes.agree({"data": "same", "complete epochs": 5 * rank})
+        # As on two machines without a shared folder, of which the first has a checkpoint.
+        own = folder / f"machine-{rank}"
+        if rank == 0:
+            shutil.copytree(folder / "of-2", own)
+        with pytest.raises(ConfigError) as apart:
+            run(processes, drawn, folder, own)
+        found["told"] = {"agree": str(told.value), "apart": str(apart.value)}
     torch.save(found, folder / f"rank-{rank}.pt")
 
 
@@ -114,11 +125,22 @@ def test_rows_are_gathered_in_order(ranks: list[dict[str, Any]]) -> None:
         assert nan != nan
 
 
+def test_processes_that_found_different_things_stop_instead_of_waiting(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert rank["told"]["agree"].startswith(
+            "process 1 found complete epochs 5, the first one 0: every machine needs"
+        )
+        assert rank["told"]["apart"].startswith(
+            "process 1 found complete epochs 0, the first one 2: every machine needs"
+        )
+
+
 def test_alone_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     with joined(CPU) as (processes, device):
         assert (processes, device) == (Processes(0, 1), CPU)
         processes.wait()
+        processes.agree({"complete epochs": 3})
     rows, module = torch.ones(2, 3), nn.Linear(2, 2)
     assert processes.gather(rows) is rows
     assert processes.wrap(module, unused=True) is module

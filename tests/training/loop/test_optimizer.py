@@ -5,6 +5,7 @@ import torch
 
 from tests.training.loop.tiny import build_learner, tiny
 from training.loop.optimizer import build_optimizer
+from training.network.attention import SelfAttention
 
 
 def test_what_is_fresh_learns_faster() -> None:
@@ -31,6 +32,7 @@ def test_the_scores_may_learn_slower() -> None:
     learner = build_learner(tiny("learning_rate=0.01", "fresh_factor=3", "score_factor=0.1"))
     slow = [g for g in build_optimizer(learner, {"conv1.weight"}).param_groups if g["lr"] == pytest.approx(0.003)]
     attention = learner.network.attention
+    assert isinstance(attention, SelfAttention)
     expected = [*attention.f.parameters(), *attention.g.parameters()]
     assert sorted(map(id, expected)) == sorted(id(p) for group in slow for p in group["params"])
 

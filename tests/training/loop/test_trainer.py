@@ -18,13 +18,14 @@ from tests.training.retrieval.cells import write_model
 from training.config import Config, ConfigError, build_config
 from training.data.dataset import DataError, Dataset
 from training.data.holdout import hold_out
-from training.loop import checkpoint, precision, runlog
+from training.loop import checkpoint, precision, runlog, trainer
 from training.loop.distillation import StoredTeacher, TeacherFile, read_teacher
 from training.loop.engine import NotFinite, Step
 from training.loop.files import NotWritten
 from training.loop.state import State
 from training.loop.trainer import Trainer
 from training.network.model import ReIDNet
+from training.network.stored import read_checkpoint
 from training.retrieval.onnx_model import INPUT_LAYOUTS
 from training.retrieval.protocol import evaluate
 from training.retrieval.torch_model import TorchModel
@@ -214,7 +215,7 @@ def test_held_out_identities_are_not_trained_on(data: Dataset, tmp_path: Path, t
     everybody = read_teacher(teacher, range(len(data.train)), len(data.train), torch.device("cpu"))
     assert torch.equal(trainer.feed.teacher.embeddings, everybody(torch.tensor(rows), torch.empty(0)))
     assert len(held_out) + len(kept) == provenance["data"]["train"]["images"]
-    with pytest.raises(DataError, match="7 of 8"):
+    with pytest.raises(ConfigError, match="calibration_identities is 7, and the training part has 8"):
         Trainer(tiny("calibration_identities=7"), data, tmp_path / "none", "cpu")
 
 
@@ -287,6 +288,41 @@ def test_a_full_disk_stops_a_run_that_then_continues(
     Trainer(config, data, tmp_path / "whole", "cpu").train("none")
     assert log_of(tmp_path / "full") == log_of(tmp_path / "whole")
     assert same(weights_of(tmp_path / "full"), weights_of(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    "settings", [("epochs=3", "eval_every=2"), (*HALF, "eval_every=2"), ("epochs=2", "eval_every=5")]
+)
+def test_an_epoch_whose_measurement_fails_is_kept_and_measured_by_the_next_command(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]
+) -> None:
+    config = tiny(*settings)
+    Trainer(config, data, tmp_path / "whole", "cpu").train("none")
+
+    def fails(*_arguments: object, **_options: object) -> None:
+        raise DataError("0001.jpg: not a readable picture")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "evaluate", fails)
+        with pytest.raises(DataError):
+            Trainer(config, data, tmp_path / "failed", "cpu").train("none")
+    assert read_checkpoint(tmp_path / "failed" / checkpoint.LATEST).state["epoch"] == 2
+    assert ["mAP" in line for line in log_of(tmp_path / "failed")] == [False, False]
+    Trainer(config, data, tmp_path / "failed", "cpu").train("none")
+    assert log_of(tmp_path / "failed") == log_of(tmp_path / "whole")
+    assert steps_of(tmp_path / "failed") == steps_of(tmp_path / "whole")
+    assert same(weights_of(tmp_path / "failed"), weights_of(tmp_path / "whole"))
+
+
+def test_weights_of_the_same_content_under_another_name_continue_a_run(data: Dataset, tmp_path: Path) -> None:
+    torch.save(ReIDNet(tiny(), 8).backbone.state_dict(), tmp_path / "weights.pt")
+    shutil.copy(tmp_path / "weights.pt", tmp_path / "moved (1).pt")
+    for name in ("weights.pt", "moved (1).pt"):
+        Trainer(tiny("epochs=1"), data, tmp_path / "run", "cpu").train(str(tmp_path / name))
+    torch.manual_seed(99)
+    torch.save(ReIDNet(tiny(), 8).backbone.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"initialisation=.weights\.pt \(sha256 .*, not .weights\.pt \(sha256"):
+        Trainer(tiny("epochs=1"), data, tmp_path / "run", "cpu").train(str(tmp_path / "weights.pt"))
 
 
 def test_what_this_cpu_lacks_is_told(

@@ -99,6 +99,60 @@ def test_no_checkpoint_is_refused(tmp_path: Path) -> None:
         read_checkpoint(part)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", [1, 2]),
+        ("model", {"backbone.conv1.weight": 3}),
+        ("epoch", "many"),
+        ("epoch", -1),
+        ("epoch", 1.5),
+        ("config", ["epochs"]),
+        ("config", {1: 2}),
+        ("classes", 10**12),
+        ("classes", 0),
+        ("initialisation", None),
+        ("teacher", 3),
+        ("data", {}),
+        ("data", "drawn"),
+    ],
+)
+def test_a_forged_checkpoint_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    torch.save({**checkpoint_of(drawn(SMOKE), SMOKE), key: value}, path := tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=rf"checkpoint\.pt is no checkpoint .*: {key} is not what it writes there"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    state = checkpoint_of(drawn(SMOKE), SMOKE)
+    state["model"]["bnneck.running_var"][0] = value
+    torch.save(state, path := tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: bnneck\.running_var is not finite"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.99])
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, kept: float) -> None:
+    torch.save(checkpoint_of(drawn(SMOKE), SMOKE), path := tmp_path / "checkpoint.pt")
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is no checkpoint of training/train\.py, or a damaged one$"):
+        read_checkpoint(path)
+
+
+def test_settings_of_a_network_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
+    forged = replace(SMOKE, layers=(1, 1, 1, 30), base_width=1024)
+    torch.save({**checkpoint_of(drawn(SMOKE), forged), "classes": 10**7}, path := tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt has not the weights of the network"):
+        load_checkpoint_model(read_checkpoint(path))
+
+
+def test_starts_that_are_none_are_left_out(tmp_path: Path) -> None:
+    for told in ([3, {"device": "cpu"}], "cpu"):
+        torch.save({**checkpoint_of(drawn(SMOKE), SMOKE), "environments": told}, path := tmp_path / "checkpoint.pt")
+        assert read_checkpoint(path).environments == ([{"device": "cpu"}] if isinstance(told, list) else [])
+
+
 def test_settings_of_another_version_are_refused(tmp_path: Path) -> None:
     state = checkpoint_of(drawn(SMOKE), SMOKE)
     state["config"]["heads"] = 4

@@ -273,3 +273,43 @@ def test_weights_that_cannot_be_fetched_are_said(monkeypatch: pytest.MonkeyPatch
     offer_torchvision(monkeypatch, fail)
     with pytest.raises(ValueError, match=r"could not fetch its weights \(no route to host\); give --weights FILE"):
         load_backbone(small("3x3"), "imagenet")
+
+
+def quantised(tensor: Tensor) -> Tensor:
+    return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+
+
+def spoilt(tensor: Tensor) -> Tensor:
+    return torch.where(torch.arange(tensor.numel()).view_as(tensor) == 3, torch.nan, tensor)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's, about sparse and nested tensors
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (Tensor.to_sparse, "sparse or nested: save it dense"),
+        (lambda tensor: torch.nested.nested_tensor(list(tensor)), "sparse or nested: save it dense"),
+        (lambda tensor: tensor.to("meta"), "on the meta device, without values"),
+        (quantised, "quantised: save it in floating point"),
+        (lambda tensor: tensor.to(torch.complex64), "of complex64: save it in floating point"),
+        (Tensor.char, "of int8: save it in floating point"),
+        (spoilt, "not finite"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused_in_a_sentence(
+    tmp_path: Path, state: State, change: Callable[[Tensor], Tensor], said: str
+) -> None:
+    """In whatever way: torch reads some of them not at all."""
+    network = small()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    path = saved(tmp_path, state | {"layer1.0.conv1.weight": change(state["layer1.0.conv1.weight"])})
+    with pytest.raises(ValueError, match=rf"layer1\.0\.conv1\.weight is {said}|is no PyTorch state dict") as told:
+        load_backbone(network, path)
+    assert "\n" not in str(told.value)
+    assert holds(network, before)
+
+
+def test_a_classifier_that_is_not_used_may_be_anything(tmp_path: Path, state: State) -> None:
+    network = small()
+    load_backbone(network, saved(tmp_path, state | {"fc.bias": torch.full((3,), torch.nan)}))
+    assert holds(network, state)

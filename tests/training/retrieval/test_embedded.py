@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from training.data.dataset import DataError, Sample
+from training.loop.files import NotWritten
 from training.retrieval.embedded import Embedded, multi_query_embeddings
 
 
@@ -63,3 +65,16 @@ def test_a_query_without_pictures_is_named() -> None:
         multi_query_embeddings([picture("0001_c2", 1, 2)], pictures, opposite)
     with pytest.raises(DataError, match="person of 0001_c1 have no mean direction"):
         multi_query_embeddings([picture("0001_c1", 1, 1)], pictures, opposite)
+
+
+def test_a_full_disk_names_the_file_and_takes_no_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Embedded(rows(2), rows(5)).save(tmp_path)
+
+    def full(file: Any, arr: Any) -> None:
+        file.write(b"half")
+        raise OSError(f"{arr.nbytes} requested and 4 written")  # as NumPy says it
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(NotWritten, match=r"query\.npy could not be written .*the earlier one is as it was"):
+        Embedded(rows(2), rows(5)).save(tmp_path)
+    assert len(Embedded.load(tmp_path, 2, 5, None).query) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from tests.training.retrieval.cells import HEIGHT, WIDTH
@@ -19,33 +18,22 @@ from training.retrieval.protocol import evaluate
 from training.retrieval.torch_model import NetworkModel, TorchModel
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = Config(layers=(1, 1, 1, 1), base_width=8, height=HEIGHT, width=WIDTH)
-    path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
-    state = {"config": config.to_dict(), "classes": 3, "model": ReIDNet(config, 3).state_dict(), "epoch": 60}
-    state |= {"data": {"name": "drawn"}, "teacher": "none", "initialisation": "from scratch"}
-    torch.save(state, path)
-    return path
-
-
-def test_a_checkpoint_is_evaluated_at_its_own_size(checkpoint: Path, data: Dataset, tmp_path: Path) -> None:
-    found = evaluate(TorchModel(checkpoint), data, batch=4, save=tmp_path)
+def test_a_checkpoint_is_evaluated_at_its_own_size(checkpoint_file: Path, data: Dataset, tmp_path: Path) -> None:
+    found = evaluate(TorchModel(checkpoint_file), data, batch=4, save=tmp_path)
     assert found.size == (HEIGHT, WIDTH)
     saved = np.load(tmp_path / "query.npy")
     assert saved.shape == (10, found.dim)
     np.testing.assert_allclose(np.linalg.norm(saved, axis=1), 1, atol=1e-5)
     crops = np.stack([to_crop(sample.read(), HEIGHT, WIDTH) for sample in data.query])
     with torch.inference_mode():
-        expected, _ = load_checkpoint_model(read_checkpoint(checkpoint))(torch.from_numpy(crops))
+        expected, _ = load_checkpoint_model(read_checkpoint(checkpoint_file))(torch.from_numpy(crops))
     np.testing.assert_allclose(saved, expected.numpy(), atol=1e-5)
     assert saved.std(axis=0).max() > 1e-4  # pictures differ in it
 
 
-def test_a_network_in_memory_is_a_model_too(checkpoint: Path, data: Dataset) -> None:
-    stored = TorchModel(checkpoint)
-    live = NetworkModel(load_checkpoint_model(read_checkpoint(checkpoint)), HEIGHT, WIDTH, "cpu")
+def test_a_network_in_memory_is_a_model_too(checkpoint_file: Path, data: Dataset) -> None:
+    stored = TorchModel(checkpoint_file)
+    live = NetworkModel(load_checkpoint_model(read_checkpoint(checkpoint_file)), HEIGHT, WIDTH, "cpu")
     assert (live.height, live.width) == (stored.height, stored.width) == (HEIGHT, WIDTH)
     np.testing.assert_array_equal(embed_samples(live, data.query), embed_samples(stored, data.query))
 
