@@ -5,22 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from importlib.metadata import version
 
 import anyio.to_thread
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from service.api import embed, gallery, query, status
-from service.api.limits import MAX_IMAGES, BodyLimit
+from service.api import attention, description, embed, erasures, gallery, identities, query, session, status
+from service.api.auth import Door, Doorkeeper, RateLimit
+from service.api.headers import HeadAsGet, SecurityHeaders
+from service.api.limits import MAX_IMAGES, BodyLimit, Uploads
 from service.api.origins import OriginGuard
 from service.api.problems import ProblemBarrier, install_handlers
 from service.api.runtime import Pool, Runtime
+from service.gallery.audit import Audit
 from service.gallery.gallery import Gallery
 from service.gallery.ranking import ImpostorCurve
+from service.gallery.retention import RetentionThread
 from service.inference.batching import BatchWorker
 from service.inference.engine import OnnxEngine, load_engine
-from service.inference.model import ModelInfo, read_model
+from service.inference.model import ModelError, ModelInfo, file_stamp, read_model
+from service.keys import KeyRing
+from service.metrics import Metrics
 from service.settings import Settings, is_loopback
 from service.telemetry import RequestLog, configure_logging
 
@@ -40,8 +47,8 @@ DESCRIPTION = (
 def create_app(settings: Settings) -> FastAPI:
     """The service as an ASGI application.
 
-    Model and gallery are opened when it starts up, which raises ModelError, EngineError or GalleryError
-    with the reason when it must not serve.
+    Model, gallery and keys are opened when it starts up, which raises ModelError, EngineError, GalleryError
+    or KeysError with the reason when it must not serve.
     """
     configure_logging(settings.log_level)
 
@@ -55,22 +62,29 @@ def create_app(settings: Settings) -> FastAPI:
             await anyio.to_thread.run_sync(stack.close)
             logger.info("stopped")
 
+    uploads = Uploads()
+    metrics = Metrics(uploads)
+    rooms = (gallery, attention, identities, erasures, query, embed, session, status, description)
     app = FastAPI(
         title="Resight",
         version=version("resight"),
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
-        redoc_url=None,
+        openapi_url=None,  # `description` has it
         middleware=[
-            Middleware(RequestLog),
-            Middleware(OriginGuard, local_only=is_loopback(settings.host)),
-            Middleware(BodyLimit),
+            Middleware(RequestLog, count=metrics.count),
+            Middleware(SecurityHeaders),
+            Middleware(OriginGuard, local_only=is_loopback(settings.host) and settings.keys_file is None),
+            Middleware(HeadAsGet),
+            Middleware(Doorkeeper, routes=[route for room in rooms for route in room.router.routes]),
+            Middleware(BodyLimit, uploads=uploads),
             Middleware(ProblemBarrier),
         ],
     )
+    app.state.metrics = metrics
     install_handlers(app)
-    for room in (gallery, query, embed, status):
+    for room in rooms:
         app.include_router(room.router)
     return app
 
@@ -79,23 +93,44 @@ def create_app(settings: Settings) -> FastAPI:
 def running(settings: Settings) -> Iterator[Runtime]:
     """Loads and verifies the model, opens the gallery and starts the inference thread; ends them in turn.
 
-    Raises ModelError, EngineError or GalleryError, and then leaves nothing open. Blocks at both ends.
+    Raises ModelError, EngineError, GalleryError or KeysError, and then leaves nothing open. Blocks at both ends.
     """
     threads = settings.effective_threads
+    door = _door(settings)
+    stamp = file_stamp(settings.model)
     engine = _load_engine(settings, threads)
     with ExitStack() as stack:
         opened = stack.enter_context(_open_gallery(settings, engine.info))
-        worker = BatchWorker(engine, engine.max_batch, settings.queue_limit or _queue_limit(engine))
+        audit = stack.enter_context(Audit.open(settings.gallery_folder))
+        retention = None if settings.retention_days is None else opened.retention(audit, settings.retention_days)
+        if retention is not None:
+            stack.callback(RetentionThread(retention, settings.gallery_folder).close)
+        reload = partial(_reload_engine, settings, threads, engine.info)
+        worker = BatchWorker(engine, reload, engine.max_batch, settings.queue_limit or _queue_limit(engine))
         worker.start()
         stack.callback(worker.stop)
         _log_start(engine, worker, opened)
         pools = Pool(threads), Pool(threads), Pool(STORING_THREADS)
-        yield Runtime(settings, engine.info, engine, worker, opened, *pools)
+        yield Runtime(settings, engine.info, worker, opened, audit, retention, *pools, door, stamp)
+
+
+def _door(settings: Settings) -> Door:
+    keys = None if settings.keys_file is None else KeyRing(settings.keys_file)
+    rates = None if settings.rate_limit is None else RateLimit(settings.rate_limit)
+    return Door(keys, rates)
 
 
 def _load_engine(settings: Settings, threads: int) -> OnnxEngine:
     """The file's content is given up with the return: the engine has its own copy."""
     return load_engine(read_model(settings.model), settings.device, threads, settings.max_batch)
+
+
+def _reload_engine(settings: Settings, threads: int, loaded: ModelInfo) -> OnnxEngine:
+    """The same model again, for the engine that broke; raises ModelError, EngineError."""
+    file = read_model(settings.model)
+    if file.info.sha256 != loaded.sha256:
+        raise ModelError(f"{settings.model} is another model by now; restart the service to take it.")
+    return load_engine(file, settings.device, threads, settings.max_batch)
 
 
 def _open_gallery(settings: Settings, info: ModelInfo) -> Gallery:

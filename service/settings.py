@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "RESIGHT_"
+OF_CLIENTS = frozenset({"api_key"})  # variables of the command line and of the client that are no settings
 SQLITE_SCHEME = "sqlite:///"
 SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_\w+")  # of a Kubernetes Service named resight
 
@@ -39,8 +40,9 @@ class Settings(BaseSettings):
     gallery: str = Field(
         default="sqlite:///data", description="sqlite:///FOLDER (relative), sqlite:////FOLDER (absolute)"
     )
-    store_images: Literal["none", "thumbnail"] = Field(
-        default="thumbnail", description="what is kept of an enrolled picture; a thumbnail is the model's input as JPEG"
+    store_images: Literal["none", "thumbnail", "original"] = Field(
+        default="thumbnail",
+        description="what is kept of a picture, as JPEG: none, thumbnail (the model's input), original (in full size)",
     )
     match_distance: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="distance under which the nearest identity is a match; from the model when not set"
@@ -55,6 +57,15 @@ class Settings(BaseSettings):
         default=None, description="images admitted at once; 4 s of the measured rate, at least 4 full requests"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(
+        default=None, description="crops enrolled longer ago are erased; more than a fifth at once waits for a person"
+    )
+    keys_file: Path | None = Field(
+        default=None, description="the API keys, as `resight keys` keeps them; without it nobody needs one"
+    )
+    rate_limit: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="images a minute that each key may send; without keys, all callers together"
+    )
     allow_anonymous: bool = Field(default=False, description="listen on other addresses than loopback without keys")
 
     @model_validator(mode="before")
@@ -67,7 +78,7 @@ class Settings(BaseSettings):
                     f"{variable} is set by Kubernetes for a Service named resight and is no setting;"
                     " say enableServiceLinks: false in the pod's spec"
                 )
-            if name not in cls.model_fields:
+            if name not in cls.model_fields and name not in OF_CLIENTS:
                 near = difflib.get_close_matches(name, cls.model_fields, n=1)
                 hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
                 raise ValueError(f"{variable} is set, but there is no such setting{hint}")
@@ -92,9 +103,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _nobody_unknown_from_outside(self) -> Settings:
-        if not self.allow_anonymous and not is_loopback(self.host):
+        if self.keys_file is None and not self.allow_anonymous and not is_loopback(self.host):
             raise ValueError(
                 f"listening on {self.host} lets everybody on the network read and change the gallery;"
+                f" set {PREFIX}KEYS_FILE (`resight keys create` makes the file),"
                 f" say {PREFIX}ALLOW_ANONYMOUS=true if that is wanted, or listen on 127.0.0.1"
             )
         return self

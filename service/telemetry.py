@@ -8,7 +8,9 @@ import re
 import sys
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,15 +79,32 @@ def configure_logging(level: str) -> None:
     access.propagate = False
 
 
-class RequestLog:
-    """Gives every request an id, answers with it and with its timings, and logs it in one line.
+@dataclass(frozen=True)
+class Answered:
+    """A request that is over: where it went (None: nowhere), how it was answered, and what took how long.
 
-    A client's own `X-Request-Id` is kept when it is 1-128 characters of `[A-Za-z0-9._:-]`. Routes put
-    milliseconds by stage into `request.state.timings`; they are sent as `Server-Timing`.
+    `status` is 0 when the client was gone before; `problem` is the end of the problem's type.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    method: str
+    route: str | None
+    status: int
+    problem: str | None
+    seconds: float
+    stages_ms: Mapping[str, float]
+
+
+class RequestLog:
+    """Gives every request an id, answers with it and with its timings, logs it in one line and has it counted.
+
+    A client's own `X-Request-Id` is kept when it is 1-128 characters of `[A-Za-z0-9._:-]`. On `request.state`
+    others put milliseconds by stage into `timings`, sent as `Server-Timing`, and say which `route` it takes and
+    which `problem` answers it. The line has the route, not the path, in which there may be a name.
+    """
+
+    def __init__(self, app: ASGIApp, count: Callable[[Answered], None]) -> None:
         self.app = app
+        self.count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,7 +115,8 @@ class RequestLog:
         identifier = given if _ACCEPTABLE_ID.fullmatch(given) else uuid.uuid4().hex
         token = _current.set(identifier)
         timings: dict[str, float] = {}
-        scope.setdefault("state", {})["timings"] = timings
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["timings"] = timings
         status = 0
 
         async def named(message: Message) -> None:
@@ -112,9 +132,13 @@ class RequestLog:
         try:
             await self.app(scope, receive, named)
         finally:
-            facts = {"method": scope["method"], "path": scope["path"], "status": status}
-            facts["ms"] = round(_milliseconds_since(started), 1)
-            logger.log(_level_of(status, scope["path"]), "request", extra=facts)
+            seconds = time.perf_counter() - started
+            route, problem = state.get("route"), state.get("problem")
+            self.count(Answered(scope["method"], route, status, problem, seconds, timings))
+            facts = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1e3, 1)}
+            if problem is not None:
+                facts["problem"] = problem
+            logger.log(_level_of(status, route), "request", extra=facts)
             _current.reset(token)
 
 
@@ -122,8 +146,8 @@ def _milliseconds_since(started: float) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def _level_of(status: int, path: str) -> int:
+def _level_of(status: int, route: str | None) -> int:
     """Probes come every few seconds and are worth a line only when they fail."""
     if status >= 500:
         return logging.ERROR
-    return logging.DEBUG if path in ("/livez", "/readyz") else logging.INFO
+    return logging.DEBUG if route in ("/livez", "/readyz", "/metrics") else logging.INFO

@@ -13,6 +13,7 @@ import uvicorn
 
 from service.api.runtime import Runtime
 from service.app import create_app
+from service.connections import Connection
 from service.settings import Settings
 
 
@@ -29,7 +30,9 @@ class Served:
 def serve(settings: Settings) -> Iterator[Served]:
     """Runs the service until the block ends; raises when it does not start."""
     app = create_app(settings)
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app, port=0, http=Connection, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=5
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

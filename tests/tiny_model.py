@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +59,15 @@ def write_tiny_model(
     metadata: Mapping[str, str | None] | None = None,
     names: Mapping[str, str] | None = None,
     batch: int | str = "N",
+    colours: Sequence[float] = (1, 1, 1),
 ) -> Path:
     """Writes the model to `path`.
 
     To break the contract, `metadata` replaces fields (None removes one), `names` renames input and outputs,
-    and a number as `batch` makes the first axis fixed.
+    and a number as `batch` makes the first axis fixed. Other weights for `colours` make another model.
     """
     called = {name: (names or {}).get(name, name) for name in ("crops", "embedding", "attention")}
-    model = _model(called, batch)
+    model = _model(called, batch, colours)
     fields: dict[str, str | None] = {**METADATA, "test_embedding": _test_embedding(model, called), **(metadata or {})}
     for key, value in fields.items():
         if value is not None:
@@ -76,7 +77,7 @@ def write_tiny_model(
     return path
 
 
-def _model(called: Mapping[str, str], batch: int | str) -> onnx.ModelProto:
+def _model(called: Mapping[str, str], batch: int | str, colours: Sequence[float]) -> onnx.ModelProto:
     grid = [HEIGHT // MAP_HEIGHT, WIDTH // MAP_WIDTH]
     nodes = [
         helper.make_node("Cast", [called["crops"]], ["float"], to=TensorProto.FLOAT),
@@ -93,7 +94,7 @@ def _model(called: Mapping[str, str], batch: int | str) -> onnx.ModelProto:
         helper.make_node("MatMul", ["rows", "columns"], ["similarity"]),
         helper.make_node("Softmax", ["similarity"], [called["attention"]], axis=-1),
     ]
-    scale = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1) / 255
+    scale = np.diag(np.array(colours, np.float32)).reshape(3, 3, 1, 1) / 255
     constants = {"scale": scale, "last": np.array([1]), "columns_shape": np.array([0, 3, POSITIONS])}
     graph = helper.make_graph(
         nodes,

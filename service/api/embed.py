@@ -8,6 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
+from service.api.auth import QUERY
 from service.api.forms import multipart_body, read_form
 from service.api.limits import MAX_IMAGES
 from service.api.pictures import embed_pictures
@@ -24,7 +25,7 @@ NPY = "application/x-npy"
 @router.post(
     "/embed",
     response_model=EmbedResponse,
-    dependencies=[NoParameters],
+    dependencies=[QUERY, NoParameters],
     responses={
         200: {"description": "Unit vectors, float32 [n, D] as .npy", "content": {NPY: {}}},
         **documented(*FORM_KINDS, *PICTURE_KINDS),
@@ -34,7 +35,7 @@ NPY = "application/x-npy"
 async def embed(request: Request, runtime: RuntimeDep) -> Response:
     """Embeds 1 to 64 images and stores nothing. `Accept: application/x-npy` answers a NumPy file."""
     form = await read_form(request, frozenset(), MAX_IMAGES)
-    found = await while_connected(request, embed_pictures(runtime, dict(enumerate(form.images))))
+    found = await while_connected(request, embed_pictures(request, runtime, dict(enumerate(form.images))))
     embeddings = np.stack([picture.embedding for picture in found.all_or_first_problem()])
     request.state.timings.update(found.timings)
     answer = _as_npy if NPY in request.headers.get("accept", "") else _as_json

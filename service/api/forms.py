@@ -6,6 +6,7 @@ off the disk, and a file over the limit is better refused before the rest of it 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
 from service.api.limits import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES, MAX_JSON_BYTES
 from service.api.problems import Kind, Problem, invalid, shown
+from service.api.runtime import runtime_of
 
 IMAGES = "images"
+JSON = "application/json"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -40,26 +43,36 @@ def media_type(request: Request) -> str:
 
 
 async def read_form(request: Request, known: frozenset[str], max_images: int) -> Form:
-    """Reads a form of 1 to `max_images` images and the `known` text fields; raises Problem."""
+    """Reads a form of 1 to `max_images` images and the `known` text fields.
+
+    Raises Problem, and at once what the queue has to say against one more image: QueueFull, WorkerStopped.
+    """
     if media_type(request) != "multipart/form-data":
         detail = "Send the pictures as multipart/form-data with one or more files named 'images'."
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, detail)
     boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary")
     if not boundary:
         raise _malformed("the Content-Type names no boundary")
+    runtime_of(request).worker.require_room()
     reader = _Reader(known, max_images)
+    spent = 0.0
     try:
         parser = MultipartParser(boundary, reader.callbacks())
         async for chunk in request.stream():
+            started = time.perf_counter()
             parser.write(chunk)
+            spent += time.perf_counter() - started
         parser.finalize()
     except FormParserError as error:
         raise _malformed(str(error)) from error
+    request.state.timings["parse"] = spent * 1e3
     return reader.form()
 
 
 async def read_json(request: Request, model: type[Model]) -> Model:
     """Reads a JSON body of at most 1 MiB into `model`; raises Problem."""
+    if media_type(request) != JSON:
+        raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, f"Send JSON, with Content-Type: {JSON}.")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -95,14 +108,19 @@ def multipart_body(
         "items": {"type": "string", "format": "binary"},
         "minItems": 1,
         "maxItems": max_images,
-        "description": "JPEG, PNG, WebP or BMP files, each the crop of one person",
+        "description": "JPEG, PNG or WebP files, each the crop of one person",
     }
     fields = {} if model is None else model.model_json_schema()["properties"]
     schema = {"type": "object", "required": [IMAGES], "properties": {IMAGES: images, **fields}}
     content: dict[str, Any] = {"multipart/form-data": {"schema": schema}}
     if json_body is not None:
-        content["application/json"] = {"schema": json_body.model_json_schema()}
+        content[JSON] = {"schema": json_body.model_json_schema()}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's `requestBody` for a JSON object."""
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": model.model_json_schema()}}}}
 
 
 class _Reader:

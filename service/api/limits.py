@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,7 +14,18 @@ MAX_IMAGES = 64
 MAX_QUERY_IMAGES = 16
 MAX_FILE_BYTES = 8 * 2**20
 MAX_BODY_BYTES = 64 * 2**20
+MAX_UPLOAD_BYTES = 4 * MAX_BODY_BYTES
+REQUEST_BYTES = 64 * 2**10  # of buffers, which a body takes from its first byte on
+PATIENCE_SECONDS = 20.0
+LEAST_BYTES_PER_SECOND = 8 * 2**10
 MAX_JSON_BYTES = 2**20
+MAX_TAR_BYTES = 4 * 2**30
+MAX_TAR_MEMBERS = 100_000
+MAX_TAR_HEADERS = 4 * MAX_TAR_MEMBERS  # a member may take several
+MAX_MANIFEST_BYTES = 16 * 2**20
+MAX_GROUP_BYTES = 16 * 2**20  # of a tar's pictures that wait to be enrolled together
+TAR_BYTES = MAX_MANIFEST_BYTES + MAX_GROUP_BYTES + MAX_FILE_BYTES  # all that is kept of a tar at a time
+TAR = "application/x-tar"
 MAX_FIELDS = 256
 MAX_FIELD_BYTES = 2**20
 MAX_META_BYTES = 4 * 2**10
@@ -21,38 +35,118 @@ MAX_CROPS_PER_IDENTITY = 100
 MAX_PAGE = 1000
 
 
-class BodyLimit:
-    """Refuses bodies over `max_bytes` with 413: at once when the length is declared, else while counting.
+class Uploads:
+    """The memory that request bodies may take together, in bytes: from their arrival until they are answered.
 
+    Only the event loop's thread may use it.
+    """
+
+    def __init__(self, limit: int = MAX_UPLOAD_BYTES) -> None:
+        self.limit = limit
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Raises Problem when that would be too much."""
+        if self.held + size > self.limit:
+            detail = "Too many pictures are on their way to the service; send these again in a second."
+            raise Problem(Kind.UPLOADS_FULL, detail, headers={"Retry-After": "1"})
+        self.held += size
+
+    def give_back(self, size: int) -> None:
+        """What `take` took."""
+        self.held -= size
+
+
+class BodyLimit:
+    """Holds bodies to what they may take of memory and time, while they arrive.
+
+    413 for one over `max_bytes`, or for a tar, which is worked off as it arrives, `MAX_TAR_BYTES`; at once when the
+    length is declared. 429 when all bodies together exceed `uploads`.
+    408 for one that pauses for `PATIENCE_SECONDS`, or that takes so much longer than it would at the least rate;
+    time counts only while the service waits for it.
     Starlette's own middleware answers text/plain and overwrites a handler's problem; this one does not.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, app: ASGIApp, uploads: Uploads, max_bytes: int = MAX_BODY_BYTES) -> None:
         self.app = app
+        self.uploads = uploads
         self.max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isascii() and declared.isdigit() and int(declared) > self.max_bytes:
-            await problem_response(self._too_large())(scope, receive, send)
+        headers = Headers(scope=scope)
+        streamed = headers.get("content-type", "").partition(";")[0].strip().lower() == TAR
+        most = MAX_TAR_BYTES if streamed else self.max_bytes
+        declared = headers.get("content-length", "0")
+        if declared.isascii() and declared.isdigit() and int(declared) > most:
+            await problem_response(_too_large(most))(scope, receive, send)
             return
-        received = 0
+        body = _Body(receive, self.uploads, most, streamed)
 
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise self._too_large()
-            return message
+        async def freeing(message: Message) -> None:
+            if not streamed:
+                body.free()  # whoever answers has let go of the body
+            await send(message)
 
-        await self.app(scope, counted, send)
+        try:
+            await self.app(scope, body.receive, freeing)
+        finally:
+            body.free()
 
-    def _too_large(self) -> Problem:
-        return Problem(
-            Kind.BODY_TOO_LARGE,
-            f"A request may have {self.max_bytes // 2**20} MiB; send fewer images at a time.",
-        )
+
+class _Body:
+    """One request's body on its way in."""
+
+    def __init__(self, receive: Receive, uploads: Uploads, max_bytes: int, streamed: bool) -> None:
+        self._receive = receive
+        self._streamed = streamed
+        self._uploads = uploads
+        self._max_bytes = max_bytes
+        self._received = 0
+        self._held = 0
+        self._waited = 0.0
+        self._arriving = True
+
+    async def receive(self) -> Message:
+        """The next message; raises Problem. After the body there is but the end of the connection to wait for."""
+        if not self._arriving:
+            return await self._receive()
+        message = await self._in_time()
+        self._arriving = message.get("more_body", False)
+        size = len(message.get("body", b""))
+        self._received += size
+        if self._received > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        if self._streamed:
+            self._hold(0 if self._held else TAR_BYTES)
+        elif size or self._arriving:
+            self._hold(size if self._held else size + REQUEST_BYTES)
+        return message
+
+    def free(self) -> None:
+        """Gives back the memory. Idempotent."""
+        self._uploads.give_back(self._held)
+        self._held = 0
+
+    def _hold(self, size: int) -> None:
+        self._uploads.take(size)
+        self._held += size
+
+    async def _in_time(self) -> Message:
+        behind = self._waited - self._received / LEAST_BYTES_PER_SECOND
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS - max(behind, 0)):
+                return await self._receive()
+        except TimeoutError as error:
+            detail = "The body arrives too slowly; send it again over a better connection, or less at a time."
+            raise Problem(Kind.BODY_TOO_SLOW, detail, headers={"Connection": "close"}) from error
+        finally:
+            self._waited += time.perf_counter() - started
+
+
+def _too_large(max_bytes: int) -> Problem:
+    detail = f"A request may have {max_bytes // 2**20} MiB; send fewer images at a time."
+    return Problem(Kind.BODY_TOO_LARGE, detail)

@@ -43,6 +43,19 @@ class OriginGuard:
         return None
 
 
+def sent_by_own_page(headers: Headers) -> bool:
+    """Whether a browser says that a page of this very service sent a request.
+
+    Other ports of this machine are other origins but the same site, whose pages a SameSite cookie goes along with;
+    `Sec-Fetch-Site` tells them apart. A proxy may have changed the port in `Host`, so that `Origin` cannot.
+    """
+    fetched_from = headers.get("sec-fetch-site")
+    if fetched_from is not None:
+        return fetched_from == "same-origin"
+    origin = headers.get("origin")
+    return origin is not None and _host(origin) == _host(f"//{headers.get('host', '')}")
+
+
 def _host(url: str) -> str:
     """The host in lower case, without port and brackets; empty where there is none."""
     try:

@@ -10,24 +10,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from fastapi import Request
 from numpy.typing import NDArray
 
+from service.api.auth import count_images
 from service.api.problems import Problem, problem_of, shown, unless_problem
 from service.api.runtime import Runtime
 from service.gallery.records import UnknownCrop
-from service.inference.batching import Embedded, EmbeddingFailed
-from service.inference.images import ImageError, decode_crop
+from service.inference.images import ImageError, Kept, decode_and_keep
+from service.inference.outcomes import EmbeddingFailed, Outcome
 
-Crop = NDArray[np.uint8]
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """A file's crop, uint8 [H, W, 3], and the JPEG that is to be stored of it."""
+
+    crop: NDArray[np.uint8]
+    stored: bytes | None
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded and embedded file: crop uint8 [H, W, 3], embedding float32 [D], attention [L, L]."""
+    """A decoded and embedded file: embedding float32 [D], attention [L, L], and the JPEG that is to be stored."""
 
-    crop: Crop
     embedding: NDArray[np.float32]
     attention: NDArray[np.float32] | None
+    stored: bytes | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,21 +64,27 @@ def canonical(crop_id: str) -> str:
 
 
 async def embed_pictures(
-    runtime: Runtime, files: Mapping[int, bytes], attention: bool = False, skip_bad: bool = False
+    request: Request,
+    runtime: Runtime,
+    files: Mapping[int, bytes],
+    attention: bool = False,
+    skip_bad: bool = False,
+    keep: Kept = "none",
 ) -> Pictures:
     """Decodes and embeds files, given by their positions in the request.
 
     Unless `skip_bad`, the first that does not decode is raised as a Problem and nothing is embedded.
-    Raises QueueFull before anything is decoded, and WorkerStopped.
+    Raises QueueFull and, over the caller's rate, Problem before anything is decoded, TooLate and WorkerStopped.
     """
     if not files:
         return Pictures()
     with runtime.worker.admission(len(files)):
+        count_images(request, len(files))
         started = time.perf_counter()
-        decoded = await _decode(runtime, files)
+        decoded = await _decode(runtime, files, keep)
         timings = {"decode": (time.perf_counter() - started) * 1e3}
         crops = [one if skip_bad else unless_problem(one) for one in decoded.values()]
-        good = [crop for crop in crops if not isinstance(crop, Problem)]
+        good = [one.crop for one in crops if not isinstance(one, Problem)]
         if not good:
             return Pictures({at: one for at, one in decoded.items() if isinstance(one, Problem)}, timings)
         embedded = await runtime.worker.embed(good, attention)
@@ -83,12 +97,12 @@ async def embed_pictures(
     return Pictures(outcomes, timings)
 
 
-async def _decode(runtime: Runtime, files: Mapping[int, bytes]) -> dict[int, Crop | Problem]:
+async def _decode(runtime: Runtime, files: Mapping[int, bytes], keep: Kept) -> dict[int, _Decoded | Problem]:
     height, width = runtime.info.height, runtime.info.width
 
-    def decoded(index: int, data: bytes) -> Crop | Problem:
+    def decoded(index: int, data: bytes) -> _Decoded | Problem:
         try:
-            return decode_crop(data, height, width)
+            return _Decoded(*decode_and_keep(data, height, width, keep))
         except ImageError as error:
             return problem_of(error, index)
 
@@ -96,7 +110,7 @@ async def _decode(runtime: Runtime, files: Mapping[int, bytes]) -> dict[int, Cro
     return dict(zip(files, await asyncio.gather(*work), strict=True))
 
 
-def _picture(index: int, crop: Crop, outcome: Embedded | EmbeddingFailed) -> Picture | Problem:
+def _picture(index: int, decoded: _Decoded, outcome: Outcome) -> Picture | Problem:
     if isinstance(outcome, EmbeddingFailed):
         return problem_of(outcome, index)
-    return Picture(crop, outcome.embedding, outcome.attention)
+    return Picture(outcome.embedding, outcome.attention, decoded.stored)

@@ -29,9 +29,10 @@ from service.gallery.records import (
     InvalidCursor,
     InvalidEmbedding,
     UnknownCrop,
+    UnknownIdentity,
 )
-from service.inference.batching import EmbeddingFailed, QueueFull, WorkerStopped
 from service.inference.images import ImageError
+from service.inference.outcomes import EmbeddingFailed, QueueFull, TooLate, WorkerStopped
 from service.telemetry import request_id
 
 logger = logging.getLogger(__name__)
@@ -49,11 +50,16 @@ class Kind(Enum):
     """A kind of problem: the end of its `type`, its status and its title."""
 
     MALFORMED_BODY = ("malformed-body", 400, "The body cannot be read")
+    KEY_REQUIRED = ("key-required", 401, "A key is needed")
+    UNKNOWN_KEY = ("unknown-key", 401, "The key is not one of this service")
+    SCOPE_TOO_SMALL = ("scope-too-small", 403, "The key may not do this")
     FORBIDDEN_ORIGIN = ("forbidden-origin", 403, "The request comes from where none may come from")
     NOT_FOUND = ("not-found", 404, "There is no such page")
     UNKNOWN_CROP = ("unknown-crop", 404, "There is no such crop")
+    UNKNOWN_IDENTITY = ("unknown-identity", 404, "There is no such identity")
     NO_STORED_IMAGE = ("no-stored-image", 404, "No picture was kept of this crop")
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "This page does not know that method")
+    BODY_TOO_SLOW = ("body-too-slow", 408, "The request arrives too slowly")
     MODEL_MISMATCH = ("model-mismatch", 409, "The embedding is of another model")
     BODY_TOO_LARGE = ("body-too-large", 413, "The request is too large")
     FILE_TOO_LARGE = ("file-too-large", 413, "A file is too large")
@@ -62,16 +68,20 @@ class Kind(Enum):
     EMPTY_IMAGE = ("empty-image", 422, "A file is empty")
     NOT_AN_IMAGE = ("not-an-image", 422, "A file is not a picture")
     TRUNCATED_IMAGE = ("truncated-image", 422, "A picture is cut short or damaged")
+    REFUSED_MEMBER = ("refused-member", 422, "The archive has a member that is not taken")
     NO_IMAGES = ("no-images", 422, "The request brings no image")
     TOO_MANY_IMAGES = ("too-many-images", 422, "The request brings too many images")
     UNKNOWN_FIELD = ("unknown-field", 422, "The request has a field that is not known here")
     INVALID_FIELD = ("invalid-field", 422, "A field has a value that cannot be used")
     INVALID_CURSOR = ("invalid-cursor", 422, "The cursor is not one of this gallery")
+    RATE_LIMITED = ("rate-limited", 429, "The key has sent its images of this minute")
+    UPLOADS_FULL = ("uploads-full", 429, "The service is busy")
     QUEUE_FULL = ("queue-full", 429, "The service is busy")
     INTERNAL_ERROR = ("internal-error", 500, "The service failed")
     DAMAGED_CROP = ("damaged-crop", 500, "What is stored is damaged")
     INFERENCE_FAILED = ("inference-failed", 500, "The model gave no usable embedding")
     NOT_READY = ("not-ready", 503, "The service cannot answer now")
+    QUEUE_TIMEOUT = ("queue-timeout", 503, "The request waited too long")
     STORAGE_FULL = ("storage-full", 507, "The disk is full")
     REQUEST_REFUSED = ("request-refused", 400, "The request was refused")
 
@@ -152,14 +162,25 @@ class ProblemBody(BaseModel):
     reasons: list[str] | None = Field(None, description="why the service is not ready")
 
 
-# What any route may answer that reads a form, and what any may that embeds pictures.
+# What any route may answer that reads a form, that reads JSON, and that embeds pictures.
 FORM_KINDS = (
     Kind.MALFORMED_BODY,
+    Kind.BODY_TOO_SLOW,
     Kind.BODY_TOO_LARGE,
+    Kind.UPLOADS_FULL,
     Kind.FILE_TOO_LARGE,
     Kind.UNSUPPORTED_MEDIA_TYPE,
     Kind.NO_IMAGES,
     Kind.TOO_MANY_IMAGES,
+    Kind.UNKNOWN_FIELD,
+    Kind.INVALID_FIELD,
+)
+JSON_KINDS = (
+    Kind.MALFORMED_BODY,
+    Kind.BODY_TOO_SLOW,
+    Kind.BODY_TOO_LARGE,
+    Kind.UPLOADS_FULL,
+    Kind.UNSUPPORTED_MEDIA_TYPE,
     Kind.UNKNOWN_FIELD,
     Kind.INVALID_FIELD,
 )
@@ -168,7 +189,9 @@ PICTURE_KINDS = (
     Kind.EMPTY_IMAGE,
     Kind.NOT_AN_IMAGE,
     Kind.TRUNCATED_IMAGE,
+    Kind.RATE_LIMITED,
     Kind.QUEUE_FULL,
+    Kind.QUEUE_TIMEOUT,
     Kind.INFERENCE_FAILED,
     Kind.NOT_READY,
 )
@@ -194,12 +217,16 @@ def problem_of(error: Exception, index: int | None = None) -> Problem:
         case QueueFull():
             wait = str(error.retry_after)
             return Problem(Kind.QUEUE_FULL, str(error), headers={"Retry-After": wait})
+        case TooLate():
+            return Problem(Kind.QUEUE_TIMEOUT, str(error), headers={"Retry-After": RETRY_SECONDS})
         case WorkerStopped():
             return Problem(Kind.NOT_READY, str(error), headers={"Retry-After": RETRY_SECONDS})
         case RequestValidationError():
             return invalid(error, index)
         case UnknownCrop():
             return Problem(Kind.UNKNOWN_CROP, str(error))
+        case UnknownIdentity():
+            return Problem(Kind.UNKNOWN_IDENTITY, str(error))
         case InvalidCursor():
             return Problem(Kind.INVALID_CURSOR, str(error))
         case InvalidEmbedding():
@@ -245,7 +272,7 @@ def _methods_at(request: Request) -> str:
     """Every method of the address; Starlette names those of the first route only."""
 
     def taken(method: str) -> bool:
-        scope = {**request.scope, "method": method}
+        scope = {**request.scope, "method": "GET" if method == "HEAD" else method}  # HEAD arrives as GET
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
     return ", ".join(filter(taken, METHODS))
@@ -253,7 +280,19 @@ def _methods_at(request: Request) -> str:
 
 def problem_response(problem: Problem) -> Response:
     """The answer for a problem, with its status."""
-    return JSONResponse(problem.body(), problem.status, problem.headers, MEDIA_TYPE)
+    return _ProblemResponse(problem)
+
+
+class _ProblemResponse(JSONResponse):
+    """Says on `request.state` which kind of problem it answers, for the log and the metrics."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.body(), problem.status, problem.headers, MEDIA_TYPE)
+        self._kind = problem.kind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["problem"] = self._kind.slug
+        await super().__call__(scope, receive, send)
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -269,6 +308,7 @@ def install_handlers(app: FastAPI) -> None:
         ImageError,
         EmbeddingFailed,
         QueueFull,
+        TooLate,
         WorkerStopped,
         GalleryError,
         RequestValidationError,
@@ -308,10 +348,17 @@ class ProblemBarrier:
                 await problem_response(problem)(scope, receive, send)
 
 
-def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for a route that may answer with these kinds, and with what any route may."""
+KEY_KINDS = (Kind.KEY_REQUIRED, Kind.UNKNOWN_KEY, Kind.SCOPE_TOO_SMALL)
+
+
+def documented(*kinds: Kind, public: bool = False) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for a route that may answer with these kinds, and with what any route may.
+
+    `public`: the route needs no key.
+    """
+    any_route = (Kind.FORBIDDEN_ORIGIN, Kind.INTERNAL_ERROR, *(() if public else KEY_KINDS))
     by_status: dict[int | str, dict[str, Any]] = {}
-    for kind in sorted({*kinds, Kind.FORBIDDEN_ORIGIN, Kind.INTERNAL_ERROR}, key=lambda kind: kind.status):
+    for kind in sorted({*kinds, *any_route}, key=lambda kind: kind.status):
         known = by_status.setdefault(
             kind.status,
             {

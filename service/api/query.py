@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from service.api.forms import media_type, multipart_body, parse_fields, read_form, read_json
+from service.api.auth import QUERY
+from service.api.forms import JSON, media_type, multipart_body, parse_fields, read_form, read_json
 from service.api.limits import MAX_QUERY_IMAGES
 from service.api.pictures import canonical, embed_pictures
 from service.api.problems import FORM_KINDS, PICTURE_KINDS, Kind, Problem, documented
 from service.api.runtime import NoParameters, Runtime, RuntimeDep, while_connected
 from service.api.schemas import REPEATABLE, AttentionOut, QueryBody, QueryForm, QueryResponse, json_response
+from service.gallery.audit import Act
+from service.gallery.records import QueryOptions
 from service.inference.model import ModelInfo
+
+AUDITED_MATCHES = 10  # of an answer, whose pseudonyms the audit log has
 
 router = APIRouter(tags=["query"])
 
@@ -23,7 +29,7 @@ router = APIRouter(tags=["query"])
 @router.post(
     "/query",
     response_model=QueryResponse,
-    dependencies=[NoParameters],
+    dependencies=[QUERY, NoParameters],
     responses=documented(*FORM_KINDS, *PICTURE_KINDS, Kind.MODEL_MISMATCH, Kind.UNKNOWN_CROP, Kind.DAMAGED_CROP),
     openapi_extra=multipart_body(QueryForm, MAX_QUERY_IMAGES, json_body=QueryBody),
 )
@@ -32,7 +38,7 @@ async def query(request: Request, runtime: RuntimeDep) -> Response:
 
     1 to 16 images of that person, or as JSON some crops of the gallery or an embedding, make one query.
     """
-    if media_type(request) == "application/json":
+    if media_type(request) == JSON:
         body = await read_json(request, QueryBody)
         return await while_connected(request, _by_json(request, runtime, body))
     form = await read_form(request, frozenset(QueryForm.model_fields), MAX_QUERY_IMAGES)
@@ -41,34 +47,39 @@ async def query(request: Request, runtime: RuntimeDep) -> Response:
 
 
 async def _by_images(request: Request, runtime: Runtime, files: tuple[bytes, ...], options: QueryForm) -> Response:
-    found = await embed_pictures(runtime, dict(enumerate(files)), attention=options.explain)
+    found = await embed_pictures(request, runtime, dict(enumerate(files)), attention=options.explain)
     pictures = found.all_or_first_problem()
     request.state.timings.update(found.timings)
     probe = np.stack([picture.embedding for picture in pictures])
     maps = [picture.attention for picture in pictures if picture.attention is not None]
-    return await runtime.searching.run(_answer, request, runtime, probe, options, maps)
+    return await runtime.searching.run(_answer, request, runtime, probe, options.options(), maps)
 
 
 async def _by_json(request: Request, runtime: Runtime, body: QueryBody) -> Response:
+    options = body.options()
     if body.embedding is not None:
         probe = unit_vector(body.embedding, body.model_sha256 or "", runtime.info)[None]
     else:
         ids = [canonical(crop_id) for crop_id in body.crop_ids or []]
         probe = await runtime.storing.run(runtime.gallery.embeddings, ids)
-    return await runtime.searching.run(_answer, request, runtime, probe, body, [])
+        ruled_out = await runtime.storing.run(runtime.gallery.identities.ruled_out, ids)
+        options = replace(options, filters=replace(options.filters, exclude_identities=ruled_out))
+    return await runtime.searching.run(_answer, request, runtime, probe, options, [])
 
 
 def _answer(
     request: Request,
     runtime: Runtime,
     probe: NDArray[np.float32],
-    options: QueryForm,
+    options: QueryOptions,
     maps: Sequence[NDArray[np.float32]],
 ) -> Response:
     """Searches and writes the answer; blocks."""
     timings: dict[str, float] = request.state.timings
     started = time.perf_counter()
-    answer = runtime.gallery.query(probe, options.options())
+    answer = runtime.gallery.query(probe, options)
+    named = [match.identity or match.crop.crop_id for match in answer.matches[:AUDITED_MATCHES]]
+    runtime.audit.note(Act("query", request.state.actor, named, len(probe)))
     timings["search"] = (time.perf_counter() - started) * 1e3
     response = QueryResponse.of(answer, runtime.info, timings)
     if maps:

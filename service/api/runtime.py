@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, TypeVar, TypeVarTuple
 
 import anyio
@@ -13,9 +15,14 @@ import anyio.to_thread
 from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 
+from service.api.auth import Door
 from service.api.problems import Kind, Problem, shown
 from service.api.schemas import REPEATABLE
+from service.gallery.audit import Act, Audit
 from service.gallery.gallery import Gallery
+from service.gallery.records import GalleryFull
+from service.gallery.retention import Retention
+from service.gallery.space import shortage
 from service.inference.batching import BatchWorker
 from service.inference.engine import Engine
 from service.inference.model import ModelInfo
@@ -54,17 +61,53 @@ class Runtime:
 
     settings: Settings
     info: ModelInfo
-    engine: Engine
     worker: BatchWorker
     gallery: Gallery
+    audit: Audit
+    retention: Retention | None
     decoding: Pool
     searching: Pool
     storing: Pool
+    door: Door
+    model_stamp: tuple[int, int, int] | None  # of the model file when it was loaded
+
+    async def shortage(self) -> str | None:
+        """Why nothing more should be enrolled, None while there is room on the disk."""
+        return await self.storing.run(shortage, self.settings.gallery_folder)
+
+    async def require_space(self) -> None:
+        """Raises GalleryFull before more pictures are read than the disk should take."""
+        reason = await self.shortage()
+        if reason is not None:
+            raise GalleryFull(f"Nothing can be enrolled, {reason}; free space, then send it again. Queries go on.")
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the model now; another one after it broke and was loaded again."""
+        return self.worker.engine
 
 
-def _runtime(request: Request) -> Runtime:
+def runtime_of(request: Request) -> Runtime:
+    """The running service that `request` came to."""
     runtime: Runtime = request.app.state.runtime
     return runtime
+
+
+async def audited(
+    request: Request,
+    runtime: Runtime,
+    action: str,
+    ids: Sequence[str],
+    count: int | None,
+    work: Callable[[*Ts], T],
+    *arguments: *Ts,
+) -> T:
+    """Runs `work` among the writes, once the audit log has it on disk; raises what both raise."""
+    act = Act(action, request.state.actor, ids, count)
+    started = time.perf_counter()
+    done = await runtime.storing.run(partial(runtime.audit.perform, act, work, *arguments))
+    request.state.timings["commit"] = (time.perf_counter() - started) * 1e3
+    return done
 
 
 def _no_parameters(request: Request) -> None:
@@ -79,7 +122,7 @@ def _parameters_once(request: Request) -> None:
             raise Problem(Kind.INVALID_FIELD, f"{shown(name)}: given {times} times; give it once.")
 
 
-RuntimeDep = Annotated[Runtime, Depends(_runtime)]
+RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
 NoParameters = Depends(_no_parameters)
 ParametersOnce = Depends(_parameters_once)
 

@@ -28,6 +28,7 @@ from service.api.limits import (
 )
 from service.gallery.records import Answer, Crop, Filters, Hit, Labels, Match, QueryOptions
 from service.inference.model import ModelInfo
+from service.keys import KeyScope
 from service.nesting import deeper_than
 
 REPEATABLE = frozenset({"camera", "exclude_camera"})  # what may be given more than once
@@ -87,11 +88,13 @@ Instant = Annotated[datetime, BeforeValidator(_instant)]
 Meta = Annotated[dict[str, Any], BeforeValidator(_small_object)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A request that must not hold what is not known here."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class LabelsIn(_Strict):
+class LabelsIn(Strict):
     """What is said about one crop. Left out means not known, or, for a known crop, unchanged."""
 
     identity: Name | None = Field(None, description="who it is; leave it out when that is not known")
@@ -118,7 +121,7 @@ class EnrolForm(LabelsIn):
     )
 
 
-class FiltersIn(_Strict):
+class FiltersIn(Strict):
     """Which crops count. Filters given together must all hold."""
 
     camera: Names = Field([], description="only crops of these cameras; repeatable")
@@ -311,6 +314,7 @@ class CropOut(BaseModel):
     track: str | None
     meta: dict[str, Any] | None
     enrolled_at: datetime
+    not_identity: list[str] = Field(description="who a person has said it is not")
 
     @classmethod
     def of(cls, crop: Crop) -> CropOut:
@@ -322,6 +326,7 @@ class CropOut(BaseModel):
             track=crop.track,
             meta=None if crop.meta is None else dict(crop.meta),
             enrolled_at=crop.enrolled_at,
+            not_identity=list(crop.not_identity),
         )
 
 
@@ -350,6 +355,9 @@ class ModelResponse(BaseModel):
     match_distance_curve: bool = Field(description="whether the file carries an impostor-distance curve")
     created: str
     source_revision: str
+    file: Literal["loaded", "replaced", "missing"] = Field(
+        description="what lies at the file's path now; the service goes on with the model that it has loaded"
+    )
     provider: str = Field(description="ONNX Runtime's provider that really runs")
     images_per_second: float = Field(description="measured at start with full batches")
 
@@ -363,6 +371,22 @@ class ReadyResponse(BaseModel):
     model: ModelRef
     crops: int
     identities: int
+    warnings: list[str] = Field(description="what works, but needs somebody to look after it")
+
+
+class ReadyToStrangers(BaseModel):
+    """What those learn who send no key: it answers, and what it is."""
+
+    status: Literal["ready"] = "ready"
+    service: Literal["resight"] = "resight"
+
+
+class SessionResponse(BaseModel):
+    """Who the browser is signed in as."""
+
+    actor: str = Field(description="the key's name, or anonymous where the service has no keys")
+    scope: KeyScope
+    expires_in: int | None = Field(description="seconds; null where there is no session, because none is needed")
 
 
 class LiveResponse(BaseModel):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from service.api.auth import ADMIN, PUBLIC, QUERY
 from service.api.problems import RETRY_SECONDS, Kind, Problem, documented
-from service.api.runtime import NoParameters, RuntimeDep
-from service.api.schemas import LiveResponse, ModelRef, ModelResponse, ReadyResponse
+from service.api.runtime import NoParameters, Runtime, RuntimeDep
+from service.api.schemas import LiveResponse, ModelRef, ModelResponse, ReadyResponse, ReadyToStrangers
+from service.inference.model import file_stamp
+from service.metrics import CONTENT_TYPE, Metrics
 
 router = APIRouter(tags=["status"], dependencies=[NoParameters])
 
-STRANGE_PARAMETER = documented(Kind.UNKNOWN_FIELD)
 
-
-@router.get("/model", responses=STRANGE_PARAMETER)
+@router.get("/model", dependencies=[QUERY], responses=documented(Kind.UNKNOWN_FIELD))
 async def model(runtime: RuntimeDep) -> ModelResponse:
     """The loaded model's own description, with its licence notice, and the provider that runs it."""
     info = runtime.info
@@ -34,39 +37,78 @@ async def model(runtime: RuntimeDep) -> ModelResponse:
         match_distance_curve=info.impostor_curve is not None,
         created=info.created,
         source_revision=info.source_revision,
+        file=_model_file(runtime),
         provider=runtime.engine.provider,
         images_per_second=round(runtime.engine.images_per_second, 1),
     )
 
 
-@router.get("/livez", responses=STRANGE_PARAMETER)
+def _model_file(runtime: Runtime) -> Literal["loaded", "replaced", "missing"]:
+    now = file_stamp(runtime.info.path)
+    if now is None:
+        return "missing"
+    return "loaded" if now == runtime.model_stamp else "replaced"
+
+
+@router.get(
+    "/metrics",
+    dependencies=[ADMIN],
+    response_class=Response,
+    responses={
+        200: {"description": "Prometheus's text format", "content": {"text/plain": {}}},
+        **documented(Kind.UNKNOWN_FIELD),
+    },
+)
+async def metrics(request: Request, runtime: RuntimeDep) -> Response:
+    """What Prometheus wants to know: requests, stages, batches, queue, gallery, model and process."""
+    found: Metrics = request.app.state.metrics
+    return Response(await runtime.storing.run(found.exposition, runtime), media_type=CONTENT_TYPE)
+
+
+@router.get("/livez", dependencies=[PUBLIC], responses=documented(Kind.UNKNOWN_FIELD, public=True))
 async def live() -> LiveResponse:
     """200 while the process answers; restart it otherwise."""
     return LiveResponse()
 
 
-@router.get("/readyz", responses=documented(Kind.UNKNOWN_FIELD, Kind.NOT_READY))
-async def ready(runtime: RuntimeDep) -> ReadyResponse:
-    """200 while pictures can be embedded and the gallery answers; 503 with the reasons otherwise."""
-    reasons = []
-    if not runtime.worker.alive:
-        reasons.append(f"the inference thread is not running: {runtime.worker.error or 'it was stopped'}")
-    trouble = runtime.gallery.trouble
-    if trouble is not None:
-        reasons.append(trouble)
+@router.get("/readyz", dependencies=[PUBLIC], responses=documented(Kind.UNKNOWN_FIELD, Kind.NOT_READY, public=True))
+async def ready(request: Request, runtime: RuntimeDep) -> ReadyResponse | ReadyToStrangers:
+    """200 while pictures can be embedded and the gallery answers; 503 with the reasons otherwise.
+
+    Where the service has keys, only who sends one is told more than the status.
+    """
+    known = request.state.caller is not None
+    reasons = _known(runtime.worker.trouble, runtime.gallery.trouble)
     if reasons:
         detail = "The service cannot do its work; see reasons, and restart it if they do not pass."
+        if not known:
+            detail, reasons = "The service cannot do its work; ask with a key, and it says why.", []
         raise Problem(Kind.NOT_READY, detail, reasons=reasons, headers={"Retry-After": RETRY_SECONDS})
+    if not known:
+        return ReadyToStrangers()
     return ReadyResponse(
         provider=runtime.engine.provider,
         images_per_second=round(runtime.engine.images_per_second, 1),
         model=ModelRef.of(runtime.info),
         crops=runtime.gallery.crop_count,
         identities=runtime.gallery.identity_count,
+        warnings=await _warnings(runtime),
     )
 
 
-@router.get("/", include_in_schema=False)
+async def _warnings(runtime: Runtime) -> list[str]:
+    of_retention = None if runtime.retention is None else runtime.retention.warning
+    of_model = None
+    if (state := _model_file(runtime)) != "loaded":
+        of_model = f"the model file {runtime.info.path} is {state}; a restart would not take the model that runs now"
+    return _known(runtime.door.trouble, of_retention, await runtime.shortage(), of_model)
+
+
+def _known(*troubles: str | None) -> list[str]:
+    return [trouble for trouble in troubles if trouble is not None]
+
+
+@router.get("/", dependencies=[PUBLIC], include_in_schema=False)
 async def root() -> RedirectResponse:
     """Where a browser starts."""
     return RedirectResponse("/docs")

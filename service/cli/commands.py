@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from errno import ENOSPC
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.connecting import DEFAULT_URL, KeyFile, Url, service
+from service.cli.jobs import job_commands
+from service.cli.keys import key_commands
+from service.cli.maintain import maintain
+from service.cli.messages import INTERRUPTED, SOME_FAILED, printing, say, stop, unwritable
 from service.cli.output import OutputError, writing
 from service.cli.sources import Item, Layout, SourceError, file_item, open_sources
 
@@ -22,8 +27,6 @@ if TYPE_CHECKING:
     from service.client import Resight
     from service.client.answers import Ranking
 
-DEFAULT_URL = "http://127.0.0.1:8000"
-SOME_FAILED, NOT_POSSIBLE, INTERRUPTED = 1, 2, 130
 NAMED_MATCHES = 20  # as many as fit a screen: each name is a request of its own
 PATIENT_RETRIES = 8  # about half a minute: enough for the service to be started again
 
@@ -49,7 +52,6 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-Url = Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -63,8 +65,8 @@ def main() -> None:
         try:  # it was a page of --help, which typer prints
             with writing():
                 raise
-        except OutputError as unwritable:
-            _say(_unwritable(unwritable))
+        except OutputError as broken:
+            say(unwritable(broken))
             sys.exit(SOME_FAILED)
 
 
@@ -78,8 +80,10 @@ def command_line() -> typer.Typer:
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )
-    for command in (serve, enrol, query, model):
+    commands: tuple[Callable[..., None], ...] = (serve, enrol, query, model, maintain, *job_commands())
+    for command in commands:
         app.command()(command)
+    app.add_typer(key_commands())
     return app
 
 
@@ -90,7 +94,7 @@ def serve(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or tensorrt. [default: auto]")] = None,
     gallery: Annotated[str | None, typer.Option(help="Where the gallery is kept. [default: sqlite:///data]")] = None,
     store_images: Annotated[
-        str | None, typer.Option(help="What is kept of a picture: none or thumbnail. [default: thumbnail]")
+        str | None, typer.Option(help="What is kept: none, thumbnail or original. [default: thumbnail]")
     ] = None,
     match_distance: Annotated[float | None, typer.Option(help="Distance of a match. [default: from the model]")] = None,
     max_batch: Annotated[
@@ -101,6 +105,13 @@ def serve(
         int | None, typer.Option(help="Images admitted at once. [default: 4 s of the measured rate]")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+    keys_file: Annotated[
+        Path | None, typer.Option(help="The API keys; `resight keys` makes them. [default: nobody needs one]")
+    ] = None,
+    rate_limit: Annotated[int | None, typer.Option(help="Images a minute for each key. [default: no limit]")] = None,
+    retention_days: Annotated[
+        int | None, typer.Option(help="Erase crops that were enrolled longer ago. [default: never]")
+    ] = None,
     allow_anonymous: Annotated[
         bool | None, typer.Option("--allow-anonymous", help="Let others than this machine in, without keys.")
     ] = None,
@@ -114,7 +125,7 @@ def serve(
 
     problem = run(chosen)
     if problem:
-        _stop(problem)
+        stop(problem)
 
 
 def enrol(
@@ -127,6 +138,7 @@ def enrol(
         Layout | None, typer.Option(help="Where the labels are written; found out when not given.")
     ] = None,
     url: Url = DEFAULT_URL,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Put crops of people into the gallery.
@@ -142,14 +154,14 @@ def enrol(
     try:
         with open_sources(paths, layout=layout, identity=identity, camera=camera) as sources:
             for source in sources:
-                _say(source.describe())
+                say(source.describe())
             items = [item for source in sources for item in source.items]
             if not items:
-                _stop("There is nothing to enrol.")
-            with _service(url, PATIENT_RETRIES) as client:
+                stop("There is nothing to enrol.")
+            with service(url, key_file, PATIENT_RETRIES) as client:
                 code = _enrol(client, items, as_json)
     except SourceError as error:
-        _stop(f"{error}.")
+        stop(f"{error}.")
     raise typer.Exit(code)
 
 
@@ -162,6 +174,7 @@ def query(
     camera: Annotated[list[str] | None, typer.Option(help="Search this camera only; repeatable.")] = None,
     exclude_camera: Annotated[list[str] | None, typer.Option(help="Leave this camera out; repeatable.")] = None,
     url: Url = DEFAULT_URL,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Ask who in the gallery this is: identities ranked by distance, nearest first.
@@ -175,16 +188,16 @@ def query(
 
     probes = [_probe(path) for path in images]
     call = query_call(probes, top_k=top_k, cameras=camera or (), exclude_cameras=exclude_camera or ())
-    with _service(url) as client:
+    with service(url, key_file) as client:
         try:
             response = client.fetch(call)
         except ResightError as error:
             if error.problem.index is None:
                 raise
-            _stop(f"{images[error.problem.index]}: {error}", SOME_FAILED)
+            stop(f"{images[error.problem.index]}: {error}", SOME_FAILED)
         ranking = client.read(call, response)
         names = {} if as_json else _source_names(client, ranking)
-    with _printing():
+    with printing():
         if as_json:
             typer.echo(response.text)
             return
@@ -199,48 +212,24 @@ def _probe(path: Path) -> bytes:
     try:
         return file_item(path).read()
     except SourceError as error:
-        _stop(f"{path}: {error}.")
+        stop(f"{path}: {error}.")
 
 
-def model(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+def model(url: Url = DEFAULT_URL, key_file: KeyFile = None, as_json: Json = False) -> None:
     """Show which model serves, and the licence notice of its training data."""
     from service.cli.terminal import console, model_lines
     from service.client.calls import model_call
 
     call = model_call()
-    with _service(url) as client:
+    with service(url, key_file) as client:
         response = client.fetch(call)
         served = client.read(call, response)
-    with _printing():
+    with printing():
         if as_json:
             typer.echo(response.text)
             return
         for line in model_lines(served):
             console().print(line, soft_wrap=True)
-
-
-@contextmanager
-def _service(url: str, retries: int = 2) -> Iterator[Resight]:
-    """A client of the service at `url`; ends the command with one line when it cannot be used."""
-    from service.client import Resight
-    from service.client.answers import NotResight, ResightError, Unreachable
-
-    try:
-        client = Resight(url, retries=retries)
-    except ValueError as error:
-        _stop(f"--url: {error}.")
-    try:
-        with client:
-            readiness = client.ready()  # asked once: nothing is waited for where nothing listens
-            if not readiness.ready:
-                _stop(f"The service at {url} is not ready: {readiness.reason}")
-            yield client
-    except Unreachable:
-        _stop(f"Nothing answers at {url}: start the service with `resight serve` or name it with --url.")
-    except NotResight:
-        _stop(f"{url} answers, but it is not a Resight service.")
-    except ResightError as error:
-        _stop(str(error), SOME_FAILED if error.status else NOT_POSSIBLE)
 
 
 def _source_names(client: Resight, ranking: Ranking) -> dict[str, str]:
@@ -277,20 +266,20 @@ def _enrol(client: Resight, items: Sequence[Item], as_json: bool) -> int:
                         out.print(f"{outcome.item.name}: {outcome.reason}", soft_wrap=True)
                 advance(len(outcomes))
     except KeyboardInterrupt:
-        _say(_acknowledged("Stopped", tally, len(items)))
+        say(_acknowledged("Stopped", tally, len(items)))
         return INTERRUPTED
     except OutputError as error:  # records that nobody gets are no reason to go on
-        _say(_acknowledged("Broken off", tally, len(items)))
-        _stop(_unwritable(error), SOME_FAILED)
+        say(_acknowledged("Broken off", tally, len(items)))
+        stop(unwritable(error), SOME_FAILED)
     except ResightError:
-        _say(_acknowledged("Broken off", tally, len(items)))
+        say(_acknowledged("Broken off", tally, len(items)))
         raise
     counts = ", ".join(f"{tally[status]:,} {status}" for status in ("created", "duplicate", "updated", "failed"))
     summary = f"{len(items):,} crops in {duration(monotonic() - started)}: {counts}"
     if as_json:
-        _say(summary)
+        say(summary)
     else:
-        with _printing():
+        with printing():
             typer.echo(summary)
     return SOME_FAILED if tally["failed"] else 0
 
@@ -310,26 +299,3 @@ def _record(outcome: Outcome) -> dict[str, str | None]:
         "crop_id": outcome.crop_id,
         "reason": outcome.reason,
     }
-
-
-@contextmanager
-def _printing() -> Iterator[None]:
-    """Around what prints the answer: ends the command with one line when it cannot be written."""
-    try:
-        with writing():
-            yield
-    except OutputError as error:
-        _stop(_unwritable(error), SOME_FAILED)
-
-
-def _unwritable(error: OutputError) -> str:
-    return f"The answer cannot be written to stdout: {error}."
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _stop(line: str, code: int = NOT_POSSIBLE) -> NoReturn:
-    _say(line)
-    raise typer.Exit(code)

@@ -13,15 +13,18 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.app import create_app
+from service.cli.messages import refusals
 from service.cli.output import OutputError, writing
+from service.connections import Connection
 from service.gallery.records import GalleryError
 from service.inference.engine import EngineError
 from service.inference.model import ModelError
+from service.keys import KeysError
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-SHUTDOWN_SECONDS = 30  # for the requests in flight, after which they are cut off
+SHUTDOWN_SECONDS = 10  # for the requests in flight, after which they are cut off; half of what an end may take
 KEEP_ALIVE_SECONDS = 15  # longer than clients keep an idle connection (httpx 5 s), so that they close it first
 
 
@@ -33,7 +36,7 @@ def run(options: Mapping[str, Any]) -> str | None:
     try:
         settings = Settings(**options)
     except ValidationError as error:
-        return "\n".join(_sentence(dict(one)) for one in error.errors())
+        return refusals(error)
     try:
         listener = _bind(settings.host, settings.port)
     except OSError as error:
@@ -42,6 +45,7 @@ def run(options: Mapping[str, Any]) -> str | None:
     config = uvicorn.Config(
         app,
         lifespan="on",
+        http=Connection,
         workers=1,  # one process owns the engine and the gallery
         log_config=None,
         access_log=False,
@@ -73,7 +77,7 @@ class _Startup:
 
         try:
             await self.app(scope, receive, without_traceback)
-        except (ModelError, EngineError, GalleryError, OSError) as error:
+        except (ModelError, EngineError, GalleryError, KeysError, OSError) as error:
             self.failure = f"Cannot start: {error}"
         except Exception as error:
             logger.exception("the start failed")
@@ -109,9 +113,3 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _sentence(error: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message

@@ -6,8 +6,8 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.client.answers import Match, Ranking, ServedModel
+from service.keys import Key
 
 PIPE_WIDTH = 200  # columns where there is no terminal to ask: nothing that a program reads is cut short
 PLAIN_LINES = 20  # at most so many progress lines in a run without a terminal
@@ -45,15 +46,34 @@ class _Console(Console):
 
 
 @contextmanager
-def progress(out: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields what to call with the number of crops just done: it moves a bar, or prints lines."""
+def progress(
+    out: Console, total: int, doing: str = "enrolling", unit: str = "crops"
+) -> Iterator[Callable[[int], None]]:
+    """Yields what to call with the number of crops, or another `unit`, just done: it moves a bar, or prints lines."""
     if not out.is_terminal:
-        yield _plain_progress(out, total)
+        yield _plain_progress(out, total, unit)
         return
-    columns = (TextColumn("enrolling"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=out) as bar:
-        task = bar.add_task("enrolling", total=total)
+        task = bar.add_task(doing, total=total)
         yield lambda number: bar.advance(task, number)
+
+
+@contextmanager
+def job_progress(out: Console, doing: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields what a job calls with how much is done and how much that is in all, which it is the first to know."""
+    with ExitStack() as stack:
+        advance: Callable[[int], None] | None = None
+        told = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal advance, told
+            if advance is None:
+                advance = stack.enter_context(progress(out, total, doing, unit))
+            advance(done - told)
+            told = done
+
+        yield report
 
 
 class _Rate(ProgressColumn):
@@ -61,8 +81,8 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:,.1f}/s" if task.speed else "")
 
 
-def _plain_progress(out: Console, total: int) -> Callable[[int], None]:
-    """A line for each `step` crops; the rate is that since the line before, for duplicates go much faster."""
+def _plain_progress(out: Console, total: int, unit: str) -> Callable[[int], None]:
+    """A line for each `step` done; the rate is that since the line before, for duplicates go much faster."""
     step = max(LEAST_STEP, total // PLAIN_LINES)
     done = told = 0
     told_at = time.monotonic()
@@ -76,7 +96,7 @@ def _plain_progress(out: Console, total: int) -> Callable[[int], None]:
         rate = (done - told) / max(now - told_at, 1e-3)
         told, told_at = done, now
         left = duration((total - done) / rate)
-        out.print(f"{done:,} of {total:,} crops ({100 * done // total} %), {rate:,.1f}/s, {left} left")
+        out.print(f"{done:,} of {total:,} {unit} ({100 * done // total} %), {rate:,.1f}/s, {left} left")
 
     return advance
 
@@ -133,6 +153,16 @@ def _row(match: Match, names: Mapping[str, str]) -> tuple[str, ...]:
         "-" if match.support is None else str(match.support),
         names.get(match.crop_id, match.crop_id),
     )
+
+
+def key_table(keys: Sequence[Key]) -> Table:
+    """One row a key."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("name", "scope", "created"):
+        table.add_column(heading, overflow="fold")
+    for key in keys:
+        table.add_row(key.name, key.scope, key.created)
+    return table
 
 
 def footer(ranking: Ranking) -> str:

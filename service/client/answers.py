@@ -84,7 +84,10 @@ class Enrolment:
 
 @dataclass(frozen=True)
 class Crop:
-    """A crop as the gallery keeps it; None for what is not known about it."""
+    """A crop as the gallery keeps it; None for what is not known about it.
+
+    `not_identity` are those that a person has said it is not.
+    """
 
     crop_id: str
     identity: str | None
@@ -93,6 +96,7 @@ class Crop:
     track: str | None
     meta: Mapping[str, Any] | None
     enrolled_at: datetime
+    not_identity: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -256,7 +260,8 @@ def read_readiness(response: httpx.Response) -> Readiness:
         problem = problem_of(response)
         return Readiness(False, str(problem), _object(response))
     answer = response.json()
-    _model(answer["model"])
+    if answer.get("service") != "resight":  # a service with keys says no more to those who send none
+        _model(answer["model"])
     if answer["status"] != "ready":
         raise ValueError("neither ready nor not")
     return Readiness(True, None, answer)
@@ -286,14 +291,14 @@ def _match(match: Json) -> Match:
         similarity=match["similarity"],
         crop_id=match["crop_id"],
         camera=match["camera"],
-        captured_at=_moment(match["captured_at"]),
+        captured_at=read_moment(match["captured_at"]),
         support=match["support"],
         crops=tuple(_hit(hit) for hit in match["crops"]),
     )
 
 
 def _hit(hit: Json) -> Hit:
-    return Hit(hit["crop_id"], hit["camera"], _moment(hit["captured_at"]), hit["distance"])
+    return Hit(hit["crop_id"], hit["camera"], read_moment(hit["captured_at"]), hit["distance"])
 
 
 def _crop(crop: Json) -> Crop:
@@ -301,10 +306,11 @@ def _crop(crop: Json) -> Crop:
         crop_id=crop["crop_id"],
         identity=crop["identity"],
         camera=crop["camera"],
-        captured_at=_moment(crop["captured_at"]),
+        captured_at=read_moment(crop["captured_at"]),
         track=crop["track"],
         meta=crop["meta"],
         enrolled_at=datetime.fromisoformat(crop["enrolled_at"]),
+        not_identity=tuple(crop.get("not_identity", ())),
     )
 
 
@@ -317,5 +323,5 @@ def _attention(attention: Json) -> Attention:
     return Attention(h, w, np.asarray(attention["weights"], dtype=np.float32).reshape(-1, h, w))
 
 
-def _moment(text: str | None) -> datetime | None:
+def read_moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)

@@ -105,7 +105,7 @@ def enrol_call(
     form: dict[str, str | list[str]] = _given(
         identity=identity,
         camera=camera,
-        captured_at=_moment(captured_at),
+        captured_at=rfc3339(captured_at),
         track=track,
         meta=None if meta is None else json.dumps(meta),
         items=None if items is None else json.dumps([_item(item) for item in items]),
@@ -257,8 +257,8 @@ def _filters(
     return {
         "camera": _many(cameras),
         "exclude_camera": _many(exclude_cameras),
-        "since": _moment(since),
-        "until": _moment(until),
+        "since": rfc3339(since),
+        "until": rfc3339(until),
         "identity": identity,
     }
 
@@ -267,7 +267,7 @@ def _many(values: Many) -> list[str] | None:
     return [values] if isinstance(values, str) else list(values) or None
 
 
-def _moment(moment: Moment | None) -> str | None:
+def rfc3339(moment: Moment | None) -> str | None:
     """RFC 3339. Raises ValueError for a datetime without time zone: it would mean another moment elsewhere."""
     if not isinstance(moment, datetime):
         return moment
@@ -278,7 +278,7 @@ def _moment(moment: Moment | None) -> str | None:
 
 def _item(labels: Mapping[str, object]) -> dict[str, object]:
     return {
-        name: _moment(value) if isinstance(value, datetime) else value
+        name: rfc3339(value) if isinstance(value, datetime) else value
         for name, value in labels.items()
         if value is not None
     }

@@ -46,23 +46,26 @@ from service.client.calls import (
     ready_call,
     retry_pause,
 )
+from service.client.credentials import api_key
+from service.client.decisions import Decisions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT = 5.0
 LONGEST_LABEL = 63  # of a host's name, between two dots
 
 
-class Resight:
+class Resight(Decisions):
     """A connection to one Resight service. May be used from several threads; close it, or use it in a `with`.
 
     Args:
         base_url: where the service listens.
+        key: the API key of a service that asks for one; what RESIGHT_API_KEY holds when not given.
         timeout: seconds an answer may take; inference of a full request on a laptop takes a while.
         retries: how often a call is sent again while the service is busy (429), starting (503) or restarting
             (connection refused), with pauses that double from 0.25 s to 8 s or follow `Retry-After`.
         transport: another httpx transport, for tests.
 
-    Images are bytes of a JPEG, PNG, WebP or BMP file, paths of such files, or Pillow images (sent as PNG).
+    Images are bytes of a JPEG, PNG or WebP file, paths of such files, or Pillow images (sent as PNG).
     Every method raises `ResightError`, whose `problem` is the service's own; `Unreachable` when nothing answers.
     """
 
@@ -70,6 +73,7 @@ class Resight:
         self,
         base_url: str = DEFAULT_URL,
         *,
+        key: str | None = None,
         timeout: float = 120.0,
         retries: int = 4,
         transport: httpx.BaseTransport | None = None,
@@ -77,9 +81,13 @@ class Resight:
         self.base_url = _service_url(base_url)
         self._retries = retries
         limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
+        key = api_key(key)
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         # Proxies come from the environment, and none leads back to this machine.
         trust_env = not _is_loopback(httpx.URL(self.base_url).host)
-        self._http = httpx.Client(base_url=self.base_url, timeout=limits, transport=transport, trust_env=trust_env)
+        self._http = httpx.Client(
+            base_url=self.base_url, headers=headers, timeout=limits, transport=transport, trust_env=trust_env
+        )
 
     def enrol(
         self,

@@ -7,6 +7,7 @@ a million), and every different name is held once; in return a query needs no SQ
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -71,9 +72,30 @@ class Names:
     def decode(self, code: int) -> str | None:
         return None if code == NOBODY else self._names[code]
 
+    def used(self, codes: NDArray[np.int32]) -> tuple[NDArray[np.int32], list[str]]:
+        """The same names [n] with codes from 0 up and without gaps, and the names in the order of those codes."""
+        present, renumbered = np.unique(codes[codes != NOBODY], return_inverse=True)
+        dense = np.full(len(codes), NOBODY, np.int32)
+        dense[codes != NOBODY] = renumbered
+        return dense, [self._names[code] for code in present.tolist()]
+
     def known(self, names: Iterable[str]) -> list[int]:
         """The codes of those that have one."""
         return [self._codes[name] for name in names if name in self._codes]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """All columns of `n` crops at one moment, arrays [n] with codes for names; in it only crops that are present."""
+
+    row: NDArray[np.int64]
+    crop_id: NDArray[np.bytes_]
+    identity: NDArray[np.int32]
+    camera: NDArray[np.int32]
+    captured_at: NDArray[np.int64]
+    searchable: NDArray[np.bool_]
+    identities: list[str]
+    cameras: list[str]
 
 
 class Tally:
@@ -175,6 +197,37 @@ class Columns:
         self._tally.add(identities)
         self.crop_count += len(entries)
 
+    def freeze(self) -> Frozen:
+        """A copy of what is present, with no name that nothing has any more."""
+        kept = self.present
+        identity, identities = self._identities.used(self.identity[kept])
+        camera, cameras = self._cameras.used(self._camera.values[kept])
+        return Frozen(
+            row=self.row[kept],
+            crop_id=self.crop_id[kept],
+            identity=identity,
+            camera=camera,
+            captured_at=self._captured_at.values[kept],
+            searchable=self.searchable[kept],
+            identities=identities,
+            cameras=cameras,
+        )
+
+    def thaw(self, frozen: Frozen) -> None:
+        """Takes over what was frozen; there must be no crops yet."""
+        for names, listed in ((self._identities, frozen.identities), (self._cameras, frozen.cameras)):
+            for name in listed:
+                names.encode(name)
+        self._row.extend(frozen.row)
+        self._crop_id.extend(frozen.crop_id)
+        self._identity.extend(frozen.identity)
+        self._camera.extend(frozen.camera)
+        self._captured_at.extend(frozen.captured_at)
+        self._present.extend(np.ones(len(frozen.row), np.bool_))
+        self._searchable.extend(frozen.searchable)
+        self._tally.add(frozen.identity)
+        self.crop_count += len(frozen.row)
+
     def position(self, row: int) -> int:
         """Where the row is; raises KeyError when it is not there."""
         position = int(np.searchsorted(self.row, row))
@@ -220,6 +273,8 @@ class Columns:
             mask &= np.isin(camera, self._cameras.known(filters.exclude_cameras), invert=True)
         if filters.identities:
             mask &= np.isin(self.identity, self._identities.known(filters.identities))
+        if filters.exclude_identities:
+            mask &= np.isin(self.identity, self._identities.known(filters.exclude_identities), invert=True)
         if filters.unidentified:
             mask &= self.identity == NOBODY
         if filters.since is not None:

@@ -6,37 +6,36 @@ A write is acknowledged after its commit.
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
-from service.gallery.records import GalleryDamaged, GalleryFull, GalleryLocked, GalleryTooNew, GalleryUnavailable
+from service.gallery.folder import DataFolder
+from service.gallery.records import GalleryDamaged, GalleryFull, GalleryTooNew, GalleryUnavailable
 from service.gallery.writer import Write, Writer
 
 Result = TypeVar("Result")
 Migration = Sequence[str]
 
 DATABASE_NAME = "gallery.db"
-LOCK_NAME = "lock"
 APPLICATION_ID = 0x52534754  # "RSGT": tells our file from any other SQLite database
 BUSY_SECONDS = 2.0
+WORKING_SUFFIXES = ("-wal", "-shm")  # SQLite's own files beside an open database
 
 
 class Database:
     """The gallery's SQLite file. Thread-safe; make it with `open`, give it back with `close`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileIO) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, folder: DataFolder) -> None:
         self.path = path
+        self.folder = folder
         self._writer_connection = connection
-        self._writer = Writer(connection)
-        self._lock_file = lock
+        self._writer = Writer(connection, self._require_in_place, folder.remove_copies)
+        self._damage: str | None = None
         self._idle_readers: deque[sqlite3.Connection] = deque()
         self._closed = False
         self._close_lock = threading.Lock()
@@ -51,30 +50,47 @@ class Database:
             GalleryDamaged: the file is no database of ours, or not a whole one.
             GalleryUnavailable: the folder cannot be used.
         """
+        taken = DataFolder.take(folder)
         path = folder / DATABASE_NAME
-        lock = _lock_folder(folder)
         try:
             with translated_errors(path):
                 if not path.exists():
                     _create(path, migrations)
-                connection = _connect(path)
-                try:
-                    _check_ours(connection, path, len(migrations))
-                    _prepare_writer(connection)
-                    _check_whole(connection, path)
-                    _migrate(connection, path, migrations)
-                except BaseException:
-                    connection.close()
+                    taken.sync()
+            try:
+                connection = _open_writer(path, migrations)
+            except GalleryFull:
+                if not taken.give_up_spare():
                     raise
+                connection = _open_writer(path, migrations)
+            taken.keep_spare()
+            taken.watch(path.name, *(f"{path.name}{suffix}" for suffix in WORKING_SUFFIXES))
         except BaseException:
-            lock.close()
+            taken.close()
             raise
-        return cls(path, connection, lock)
+        return cls(path, connection, taken)
+
+    @property
+    def unpublished(self) -> int:
+        """Writes that are committed and of which the index does not know yet. Never blocks."""
+        return self._writer.unpublished
 
     @property
     def trouble(self) -> str | None:
-        """Why no write is taken, None while they are."""
-        return self._writer.trouble
+        """Why no write is taken, None while they are. Looks at the folder, and blocks no longer than that takes."""
+        if self._closed:
+            return self._writer.trouble
+        return self._damage or self.folder.displacement or self._writer.trouble
+
+    def _require_in_place(self) -> None:
+        displacement = self.folder.displacement
+        if displacement is not None:
+            raise GalleryUnavailable(f"{displacement}.")
+
+    @property
+    def log_keeps_erased(self) -> bool:
+        """Whether the write-ahead log still has bytes of erased rows, because a reader holds it."""
+        return self._writer.log_keeps_erased
 
     def write(
         self,
@@ -87,15 +103,18 @@ class Database:
 
         `publish(result)` runs after the commit and before the acknowledgement, also on the writer thread: so
         caches see the writes in the order of their commits. If it raises, no further write is taken. With
-        `erases` the write-ahead log, which would otherwise keep the deleted bytes, is emptied too: before the
-        acknowledgement, or as soon as the readers that need it let go.
+        `erases` nothing else in the folder keeps the deleted bytes either: snapshots are removed before the
+        commit, the write-ahead log is emptied before the acknowledgement, or as soon as the readers that need
+        it let go.
 
         Raises: what `transaction` raises (then nothing of it is stored), GalleryUnavailable (also when the writer
         died over it: then only the file tells whether it is stored), GalleryDamaged.
         """
+        if self._damage is not None:
+            raise GalleryUnavailable(f"Nothing can be written: {self._damage}.")
         write = Write(transaction, publish, erases)
         self._writer.submit(write)
-        with translated_errors(self.path):
+        with self._noticing_damage():
             result: Result = write.done.result()
         return result
 
@@ -104,7 +123,7 @@ class Database:
         """A read-only connection for the time of the block; SQLite's errors come out translated."""
         if self._closed:
             raise GalleryUnavailable("The gallery is closed.")
-        with translated_errors(self.path):
+        with self._noticing_damage():
             try:
                 connection = self._idle_readers.pop()
             except IndexError:
@@ -117,6 +136,17 @@ class Database:
                 if self._closed:
                     self._close_idle_readers()
 
+    @contextmanager
+    def _noticing_damage(self) -> Iterator[None]:
+        """Translates errors; what shows that the file is damaged ends writing for good, lest it gets worse."""
+        try:
+            with translated_errors(self.path):
+                yield
+        except GalleryDamaged as error:
+            if isinstance(error.__cause__, sqlite3.DatabaseError):
+                self._damage = f"the database {self.path} is damaged; stop the service and restore a backup"
+            raise
+
     def close(self) -> None:
         """Finishes the writes under way, folds the log into the file and frees the folder. Idempotent."""
         with self._close_lock:
@@ -126,7 +156,8 @@ class Database:
         self._writer.close()
         self._close_idle_readers()
         self._writer_connection.close()
-        self._lock_file.close()
+        self.folder.keep_spare()
+        self.folder.close()
 
     def _close_idle_readers(self) -> None:
         with suppress(IndexError):
@@ -134,21 +165,18 @@ class Database:
                 self._idle_readers.pop().close()
 
 
-def _lock_folder(folder: Path) -> FileIO:
-    """Takes the folder for this process; the lock goes with the process, even if that is killed."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = FileIO(folder / LOCK_NAME, "w")
-    except OSError as error:
-        raise GalleryUnavailable(f"The data folder {folder} cannot be used: {error.strerror}.") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise GalleryLocked(
-            f"The data folder {folder} is in use by another process; stop that one or choose another folder."
-        ) from error
-    return file
+def _open_writer(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
+    with translated_errors(path):
+        connection = _connect(path)
+        try:
+            check_ours(connection, path, len(migrations))
+            _prepare_writer(connection)
+            _check_whole(connection, path)
+            _migrate(connection, path, migrations)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -171,14 +199,10 @@ def _create(path: Path, migrations: Sequence[Migration]) -> None:
     finally:
         connection.close()
     unfinished.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
-def _check_ours(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+def check_ours(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+    """Raises GalleryDamaged for any other database, GalleryTooNew for a schema version above `newest`."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise GalleryDamaged(f"{path} is not a Resight gallery; restore a backup or choose another folder.")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -191,7 +215,12 @@ def _check_ours(connection: sqlite3.Connection, path: Path, newest: int) -> None
 
 def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
     """Finds a file that was cut off, also where nothing that is read at start would show it."""
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        return  # what the log holds cannot be moved into the file, which is therefore allowed to be short
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     expected = pages * connection.execute("PRAGMA page_size").fetchone()[0]
     if path.stat().st_size < expected:
@@ -238,10 +267,11 @@ def translated_errors(path: Path) -> Iterator[None]:
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        extended = getattr(error, "sqlite_errorcode", 0)
+        code = extended & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise GalleryDamaged(f"The database {path} is damaged ({error}); restore a backup.") from error
-        if code == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:
             raise _full(path) from error
         raise GalleryUnavailable(f"The database {path} cannot be used now: {error}.") from error
     except OSError as error:

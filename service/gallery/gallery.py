@@ -5,8 +5,6 @@ All methods block and may be called from any thread. What a call has acknowledge
 
 from __future__ import annotations
 
-import base64
-import binascii
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery import ranking
+from service.gallery.audit import Audit
 from service.gallery.columns import Columns
+from service.gallery.cursors import decode_cursor, encode_cursor, invalid_cursor
+from service.gallery.erasures import Erasures
+from service.gallery.identities import Identities
 from service.gallery.index import Index
 from service.gallery.ranking import Candidates, ImpostorCurve
 from service.gallery.records import (
@@ -25,25 +27,39 @@ from service.gallery.records import (
     Enrolled,
     Filters,
     Hit,
-    InvalidCursor,
     Match,
     NewCrop,
     Page,
     QueryOptions,
 )
+from service.gallery.recovery import SnapshotKeeper, open_index
+from service.gallery.retention import Retention
 from service.gallery.store import Model, Store
 
-_CURSOR_PREFIX = b"1:"  # the cursor's format version
+_LISTED = "1"  # the name, in its cursors, of the list of crops
 
 
 class Gallery:
-    """A folder of enrolled crops that belongs to one model. Make it with `open`, give it back with `close`."""
+    """A folder of enrolled crops that belongs to one model. Make it with `open`, give it back with `close`.
 
-    def __init__(self, store: Store, index: Index, curve: ImpostorCurve | None, match_distance: float | None) -> None:
+    What people decide about them is in `identities`, erasing many at once in `erasures`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        index: Index,
+        snapshots: SnapshotKeeper,
+        curve: ImpostorCurve | None,
+        match_distance: float | None,
+    ) -> None:
         self._store = store
         self._index = index
+        self._snapshots = snapshots
         self._curve = curve
         self._match_distance = match_distance
+        self.identities = Identities(store.database, index.apply)
+        self.erasures = Erasures(store.database, index.apply)
 
     @classmethod
     def open(
@@ -62,16 +78,14 @@ class Gallery:
 
         Raises: ModelMismatch, GalleryLocked, GalleryTooNew, GalleryDamaged, GalleryUnavailable.
         """
-        store = Store.open(folder, Model(model_sha256, model_name, dim))
+        model = Model(model_sha256, model_name, dim)
+        store = Store.open(folder, model)
         try:
-            index = Index(dim)
-            index.reserve(store.count())
-            for chunk in store.load():
-                index.load(chunk.entries, chunk.vectors, chunk.sound)
+            index = open_index(store, model)
         except BaseException:
             store.close()
             raise
-        return cls(store, index, curve, match_distance)
+        return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance)
 
     def __enter__(self) -> Gallery:
         return self
@@ -82,8 +96,13 @@ class Gallery:
         self.close()
 
     def close(self) -> None:
-        """Finishes the writes under way and frees the folder. Idempotent."""
+        """Finishes the writes under way, leaves a snapshot of the index and frees the folder. Idempotent."""
+        self._snapshots.close()
         self._store.close()
+
+    def retention(self, audit: Audit, days: int) -> Retention:
+        """What erases, when it is run, the crops that were enrolled more than `days` ago."""
+        return Retention(self._store.database, self._index.apply, audit, days)
 
     @property
     def trouble(self) -> str | None:
@@ -100,6 +119,11 @@ class Gallery:
         return self.trouble is None
 
     @property
+    def index_lag(self) -> int:
+        """Writes that are committed and that searches do not see yet. Never blocks."""
+        return self._store.unpublished
+
+    @property
     def crop_count(self) -> int:
         """How many crops are enrolled. Never blocks."""
         return self._index.crop_count
@@ -113,7 +137,8 @@ class Gallery:
         """Stores all items or, when it raises, none; one answer an item, in order.
 
         A new crop_id is `created`. A known one is `duplicate`, or `updated` where labels given differ from
-        those stored (missing ones stay) or where its stored vector was damaged and is replaced.
+        those stored (missing ones stay) or where its stored vector was damaged and is replaced. An identity that
+        a person has marked the crop not to be is not taken.
 
         Raises:
             UnknownCrop: an item without embedding is not enrolled (it may have been deleted meanwhile).
@@ -161,7 +186,7 @@ class Gallery:
         """
         if limit < 1:
             raise ValueError("limit must be at least 1: empty pages never come to an end")
-        after = 0 if cursor is None else _decode_cursor(cursor)
+        after = 0 if cursor is None else _row_behind(cursor)
         with self._index.reading() as columns:
             rows = columns.row[columns.select(filters)]
         start = int(np.searchsorted(rows, after, side="right"))
@@ -170,7 +195,7 @@ class Gallery:
         more = start + limit < len(rows)
         return Page(
             crops=tuple(found[row] for row in part if row in found),
-            next_cursor=_encode_cursor(part[-1]) if more else None,
+            next_cursor=encode_cursor(_LISTED, str(part[-1])) if more else None,
         )
 
     def query(self, embeddings: NDArray[np.float32], options: QueryOptions) -> Answer:
@@ -230,17 +255,11 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-def _encode_cursor(row: int) -> str:
-    return base64.urlsafe_b64encode(_CURSOR_PREFIX + str(row).encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> int:
+def _row_behind(cursor: str) -> int:
     try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        content = base64.b64decode(padded, altchars=b"-_", validate=True)
-        row = int(content.removeprefix(_CURSOR_PREFIX))
-    except (ValueError, binascii.Error):
-        row = -1
-    if not 0 < row < 2**63 or _encode_cursor(row) != cursor:
-        raise InvalidCursor("The cursor is not one that this gallery gave out; start again without it.")
+        row = int(decode_cursor(_LISTED, cursor))
+    except ValueError as error:
+        raise invalid_cursor() from error
+    if not 0 < row < 2**63 or encode_cursor(_LISTED, str(row)) != cursor:
+        raise invalid_cursor()
     return row

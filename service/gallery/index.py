@@ -8,7 +8,7 @@ searched around it, before and after a restart.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import faiss
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery.changes import Changes, Entry
-from service.gallery.columns import Columns
+from service.gallery.columns import Columns, Frozen
 from service.gallery.records import GalleryUnavailable
 
 GATHER_CHUNK = 4096  # rows decoded to float32 at a time: 32 MiB at D = 2048
@@ -58,6 +58,15 @@ class Vectors:
         size = self._faiss.sa_code_size()
         codes = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * size).reshape(-1, size)
         codes[position] = vector.view(np.uint8)
+
+    def stored(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
+        """A copy of these vectors [n, D], as they were given."""
+        size = self._faiss.sa_code_size()
+        if not len(positions):
+            return np.empty((0, self.dim), np.float16)
+        codes = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * size).reshape(-1, size)
+        vectors: NDArray[np.float16] = codes[positions].view(np.float16)
+        return vectors
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
         """Drops the positions where `mask` is False; the others move together."""
@@ -199,6 +208,17 @@ class Index:
         with self._changing():
             self._vectors.append(vectors)
             self.columns.append(entries, sound)
+
+    def thaw(self, frozen: Frozen, vectors: Iterable[NDArray[np.float16]]) -> None:
+        """Takes over frozen columns and the vectors that belong to them, in parts; there must be no crops yet."""
+        with self._changing():
+            for part in vectors:
+                self._vectors.append(part)
+            self.columns.thaw(frozen)
+
+    def stored(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
+        """A copy of the vectors [n, D] there; to be called inside `reading`."""
+        return self._vectors.stored(positions)
 
     def apply(self, changes: Changes) -> None:
         """Brings in one committed write. Must be called in the order of the commits.

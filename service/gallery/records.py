@@ -61,6 +61,14 @@ class UnknownCrop(GalleryError):
         self.crop_id = crop_id
 
 
+class UnknownIdentity(GalleryError):
+    """No crop has this identity."""
+
+    def __init__(self, identity: str) -> None:
+        super().__init__(f"The gallery has no identity {identity}.")
+        self.identity = identity
+
+
 @dataclass(frozen=True)
 class Labels:
     """What is said about a crop. None means "not given" when enrolling, "not known" when stored."""
@@ -87,7 +95,7 @@ class NewCrop:
 
 @dataclass(frozen=True)
 class Crop:
-    """An enrolled crop."""
+    """An enrolled crop; `not_identity` are those that a person has said it is not."""
 
     crop_id: str
     identity: str | None
@@ -96,6 +104,7 @@ class Crop:
     track: str | None
     meta: Mapping[str, object] | None
     enrolled_at: datetime
+    not_identity: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,12 +123,13 @@ class Filters:
 
     A crop without camera is never among `cameras` and never excluded by `exclude_cameras`. A crop without
     `captured_at` falls out as soon as `since` or `until` is given; `since <= captured_at < until`.
-    `unidentified` keeps only the crops without identity.
+    `unidentified` keeps only the crops without identity, `exclude_identities` those and the crops of others.
     """
 
     cameras: frozenset[str] = frozenset()
     exclude_cameras: frozenset[str] = frozenset()
     identities: frozenset[str] = frozenset()
+    exclude_identities: frozenset[str] = frozenset()
     since: datetime | None = None
     until: datetime | None = None
     unidentified: bool = False

@@ -10,8 +10,8 @@ import json
 import logging
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.gallery.changes import Changes, Entry, from_micros, to_micros
+from service.gallery.changes import Changes, Entry, to_micros
 from service.gallery.database import Database
 from service.gallery.records import (
     Crop,
@@ -31,33 +31,21 @@ from service.gallery.records import (
     NewCrop,
     UnknownCrop,
 )
-
-MIGRATIONS = (
-    (
-        """CREATE TABLE gallery (
-            id INTEGER PRIMARY KEY CHECK (id = 1),
-            model_sha256 TEXT NOT NULL, model_name TEXT NOT NULL, dim INTEGER NOT NULL,
-            created_at INTEGER NOT NULL) STRICT""",
-        """CREATE TABLE crops (
-            row INTEGER PRIMARY KEY AUTOINCREMENT, crop_id TEXT NOT NULL UNIQUE,
-            identity TEXT, camera TEXT, captured_at INTEGER, track TEXT, meta TEXT,
-            enrolled_at INTEGER NOT NULL) STRICT""",
-        """CREATE TABLE embeddings (
-            row INTEGER PRIMARY KEY REFERENCES crops (row) ON DELETE CASCADE,
-            vector BLOB NOT NULL, crc32 INTEGER NOT NULL) STRICT""",
-        """CREATE TABLE pictures (
-            row INTEGER PRIMARY KEY REFERENCES crops (row) ON DELETE CASCADE,
-            jpeg BLOB NOT NULL) STRICT""",
-        """CREATE TABLE changes (
-            seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL,
-            op TEXT NOT NULL CHECK (op IN ('enrol', 'relabel', 'replace', 'delete'))) STRICT""",
-    ),
+from service.gallery.rows import (
+    CROP_COLUMNS,
+    IN_LIST,
+    crop_of,
+    erase,
+    label_columns,
+    labels_of,
+    log_change,
+    marks_of,
+    relabel,
 )
+from service.gallery.schema import MIGRATIONS
+
 VECTOR = np.dtype("<f2")
 LOAD_CHUNK = 4096
-
-_CROP_COLUMNS = "row, crop_id, identity, camera, captured_at, track, meta, enrolled_at"
-_IN_LIST = "IN (SELECT value FROM json_each(?))"  # one parameter for a list of any length
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +91,16 @@ class Store:
         return cls(database, model.dim)
 
     @property
+    def database(self) -> Database:
+        """The database, for the use cases that have a module of their own."""
+        return self._database
+
+    @property
+    def unpublished(self) -> int:
+        """Writes that are committed and of which the index does not know yet. Never blocks."""
+        return self._database.unpublished
+
+    @property
     def trouble(self) -> str | None:
         """Why no write is taken, None while they are."""
         return self._database.trouble
@@ -117,14 +115,18 @@ class Store:
             count: int = connection.execute("SELECT count(*) FROM crops").fetchone()[0]
         return count
 
-    def load(self) -> Iterator[Loaded]:
-        """All crops by row, in chunks. A damaged vector is logged by its crop_id and marked, never returned."""
+    def load(self, rows: Iterable[int] | None = None) -> Iterator[Loaded]:
+        """All crops, or those of `rows` that are not gone, by row and in chunks.
+
+        A damaged vector is logged by its crop_id and marked, never returned.
+        """
+        wanted, values = ("", ()) if rows is None else (f"WHERE row {IN_LIST}", (json.dumps(list(rows)),))
         query = (
             "SELECT row, crop_id, identity, camera, captured_at, vector, crc32 "
-            "FROM crops LEFT JOIN embeddings USING (row) ORDER BY row"
+            f"FROM crops LEFT JOIN embeddings USING (row) {wanted} ORDER BY row"
         )
         with self._database.reading() as connection:
-            cursor = connection.execute(query)
+            cursor = connection.execute(query, values)
             while records := cursor.fetchmany(LOAD_CHUNK):
                 yield self._chunk(records)
 
@@ -147,17 +149,17 @@ class Store:
     def crop(self, crop_id: str) -> Crop:
         """Raises UnknownCrop."""
         with self._database.reading() as connection:
-            record = connection.execute(f"SELECT {_CROP_COLUMNS} FROM crops WHERE crop_id = ?", (crop_id,)).fetchone()
+            record = connection.execute(f"SELECT {CROP_COLUMNS} FROM crops WHERE crop_id = ?", (crop_id,)).fetchone()
         if record is None:
             raise UnknownCrop(crop_id)
-        return _crop(record)
+        return crop_of(record)
 
     def crops(self, rows: Iterable[int]) -> dict[int, Crop]:
         """The crops of these rows, without those that are gone."""
-        query = f"SELECT {_CROP_COLUMNS} FROM crops WHERE row {_IN_LIST}"
+        query = f"SELECT {CROP_COLUMNS} FROM crops WHERE row {IN_LIST}"
         with self._database.reading() as connection:
             records = connection.execute(query, (json.dumps(list(rows)),)).fetchall()
-        return {record[0]: _crop(record) for record in records}
+        return {record[0]: crop_of(record) for record in records}
 
     def picture(self, crop_id: str) -> bytes | None:
         """The stored JPEG, None if none was stored. Raises UnknownCrop."""
@@ -189,7 +191,7 @@ class Store:
         return vectors
 
     def _stored_vectors(self, crop_ids: Iterable[str]) -> dict[str, tuple[bytes | None, int | None]]:
-        query = f"SELECT crop_id, vector, crc32 FROM crops LEFT JOIN embeddings USING (row) WHERE crop_id {_IN_LIST}"
+        query = f"SELECT crop_id, vector, crc32 FROM crops LEFT JOIN embeddings USING (row) WHERE crop_id {IN_LIST}"
         with self._database.reading() as connection:
             records = connection.execute(query, (json.dumps(list(crop_ids)),)).fetchall()
         return {crop_id: (vector, crc) for crop_id, vector, crc in records}
@@ -223,7 +225,7 @@ class Store:
         changes: Changes,
     ) -> Enrolled:
         stored = connection.execute(
-            f"SELECT {_CROP_COLUMNS}, vector, crc32 FROM crops LEFT JOIN embeddings USING (row) WHERE crop_id = ?",
+            f"SELECT {CROP_COLUMNS}, vector, crc32 FROM crops LEFT JOIN embeddings USING (row) WHERE crop_id = ?",
             (item.crop_id,),
         ).fetchone()
         if stored is None:
@@ -232,16 +234,15 @@ class Store:
             changes.added.append(_insert(connection, item, vector, now))
             changes.vectors.append(vector)
             return Enrolled(item.crop_id, "created", item.labels.identity, item.labels.camera)
-        row, old = stored[0], _labels(stored)
-        new = _merged(old, item.labels)
-        relabelled = _columns(new) != tuple(stored[2:7])  # as stored: to Python, true equals 1
+        row, new = stored[0], _merged(stored, item.labels)
+        entry = relabel(connection, stored, new)
         damaged = vector is not None and not self._is_sound(*stored[-2:])
         if damaged and vector is not None:
             _replace_vector(connection, row, vector)
             changes.replaced.append((row, vector))
-        if relabelled:
-            changes.relabelled.append(_relabel(connection, row, item.crop_id, new))
-        status: EnrolStatus = "updated" if damaged or relabelled else "duplicate"
+        if entry is not None:
+            changes.relabelled.append(entry)
+        status: EnrolStatus = "updated" if damaged or entry is not None else "duplicate"
         return Enrolled(item.crop_id, status, new.identity, new.camera)
 
     def delete(self, crop_id: str, publish: Callable[[Changes], None]) -> None:
@@ -254,9 +255,7 @@ class Store:
             record = connection.execute("SELECT row FROM crops WHERE crop_id = ?", (crop_id,)).fetchone()
             if record is None:
                 raise UnknownCrop(crop_id)
-            connection.execute("DELETE FROM crops WHERE row = ?", record)
-            _log_change(connection, record[0], "delete")
-            return Changes(removed=[record[0]])
+            return erase(connection, record)
 
         self._database.write(transaction, publish, erases=True)
 
@@ -274,13 +273,13 @@ def _adopt_model(connection: sqlite3.Connection, folder: Path, model: Model) -> 
         raise ModelMismatch(
             f"The gallery in {folder} was made by the model {stored[1]} (sha256 {stored[0][:12]}…) and cannot "
             f"be searched with {model.name} (sha256 {model.sha256[:12]}…): serve it with its own model, or "
-            "choose another folder."
+            "let `resight reembed` embed its pictures with this one."
         )
     connection.execute("UPDATE gallery SET model_sha256 = ?, model_name = ?, dim = ?", astuple(model))
 
 
 def _insert(connection: sqlite3.Connection, item: NewCrop, vector: NDArray[np.float16], now: int) -> Entry:
-    columns = _columns(item.labels)
+    columns = label_columns(item.labels)
     row = connection.execute(
         "INSERT INTO crops (crop_id, identity, camera, captured_at, track, meta, enrolled_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -291,60 +290,23 @@ def _insert(connection: sqlite3.Connection, item: NewCrop, vector: NDArray[np.fl
     connection.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (row, blob, zlib.crc32(blob)))
     if item.thumbnail is not None:
         connection.execute("INSERT INTO pictures VALUES (?, ?)", (row, item.thumbnail))
-    _log_change(connection, row, "enrol")
+    log_change(connection, row, "enrol")
     return Entry(row, item.crop_id, *columns[:3])
 
 
 def _replace_vector(connection: sqlite3.Connection, row: int, vector: NDArray[np.float16]) -> None:
     blob = vector.tobytes()
     connection.execute("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", (row, blob, zlib.crc32(blob)))
-    _log_change(connection, row, "replace")
+    log_change(connection, row, "replace")
 
 
-def _relabel(connection: sqlite3.Connection, row: int, crop_id: str, labels: Labels) -> Entry:
-    columns = _columns(labels)
-    connection.execute(
-        "UPDATE crops SET identity = ?, camera = ?, captured_at = ?, track = ?, meta = ? WHERE row = ?",
-        (*columns, row),
-    )
-    _log_change(connection, row, "relabel")
-    return Entry(row, crop_id, *columns[:3])
-
-
-def _log_change(connection: sqlite3.Connection, row: int, op: str) -> None:
-    connection.execute("INSERT INTO changes (row, op) VALUES (?, ?)", (row, op))
-
-
-def _merged(old: Labels, given: Labels) -> Labels:
-    """Given labels replace, missing ones stay."""
+def _merged(stored: Sequence[Any], given: Labels) -> Labels:
+    """Given labels replace those in the record, missing ones stay; so does the identity against a person's mark."""
+    old = labels_of(stored)
+    if given.identity in marks_of(stored):
+        given = replace(given, identity=None)
     return Labels(*(new if new is not None else was for new, was in zip(_values(given), _values(old), strict=True)))
 
 
 def _values(labels: Labels) -> tuple[Any, ...]:
     return tuple(getattr(labels, label.name) for label in fields(labels))
-
-
-def _columns(labels: Labels) -> tuple[str | None, str | None, int | None, str | None, str | None]:
-    captured_at = None if labels.captured_at is None else to_micros(labels.captured_at)
-    meta = None if labels.meta is None else json.dumps(dict(labels.meta), allow_nan=False)
-    return labels.identity, labels.camera, captured_at, labels.track, meta
-
-
-def _labels(record: Sequence[Any]) -> Labels:
-    """The labels in a record that begins with the columns of `_CROP_COLUMNS`."""
-    captured_at = None if record[4] is None else from_micros(record[4])
-    meta: Mapping[str, object] | None = None if record[6] is None else json.loads(record[6])
-    return Labels(record[2], record[3], captured_at, record[5], meta)
-
-
-def _crop(record: Sequence[Any]) -> Crop:
-    known = _labels(record)
-    return Crop(
-        crop_id=record[1],
-        identity=known.identity,
-        camera=known.camera,
-        captured_at=known.captured_at,
-        track=known.track,
-        meta=known.meta,
-        enrolled_at=from_micros(record[7]),
-    )

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.gallery.records import GalleryUnavailable
+from service.gallery.records import GalleryError, GalleryUnavailable
 
 GROUP_LIMIT = 256  # writes that share one commit
 TRUNCATION_RETRY_SECONDS = 1.0
@@ -35,15 +35,28 @@ class Write:
 
 
 class Writer:
-    """Owns the writing connection (in autocommit) while its thread runs. Thread-safe."""
+    """Owns the writing connection (in autocommit) while its thread runs. Thread-safe.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    `require_in_place` is called after every commit and raises GalleryUnavailable when it went into a file that
+    nobody will find again: then it is not acknowledged. `remove_copies` is called before a commit that erases,
+    which fails if that raises.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        require_in_place: Callable[[], None],
+        remove_copies: Callable[[], None],
+    ) -> None:
         self._connection = connection
+        self._require_in_place = require_in_place
+        self._remove_copies = remove_copies
         self._waiting: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._in_hand: list[Write] = []
         self._trouble: str | None = None
         self._submitting = threading.Lock()
         self._truncation_due = False
+        self.unpublished = 0  # writes that are committed and of which the index does not know yet
         self._thread = threading.Thread(target=self._supervise, name="gallery-writer", daemon=True)
         self._thread.start()
 
@@ -51,6 +64,11 @@ class Writer:
     def trouble(self) -> str | None:
         """Why no write is taken, None while they are."""
         return self._trouble
+
+    @property
+    def log_keeps_erased(self) -> bool:
+        """Whether the write-ahead log still has bytes of erased rows, because a reader holds it."""
+        return self._truncation_due
 
     def submit(self, write: Write) -> None:
         """Puts it in the queue; its `done` is sure to be settled. Raises GalleryUnavailable."""
@@ -76,7 +94,10 @@ class Writer:
         except BaseException as error:  # whatever ends this thread, nobody may wait for it for ever
             _log.critical("the gallery's writer died", exc_info=error)
             with self._submitting:
-                self._trouble = f"the gallery's writer died of {error!r}; restart the service"
+                if isinstance(error, GalleryError):
+                    self._trouble = str(error).rstrip(".")
+                else:
+                    self._trouble = f"the gallery's writer died of {error!r}; restart the service"
             self._fail_all()
 
     def _fail_all(self) -> None:
@@ -119,8 +140,11 @@ class Writer:
     def _store(self) -> None:
         """Commits, publishes and acknowledges the writes in hand."""
         committed = self._commit()
+        self._require_in_place()
+        self.unpublished = len(committed)
         for write, result in committed:
             write.publish(result)  # what it raises ends the thread: the index would miss this write for good
+            self.unpublished -= 1
         erased = any(write.erases for write, _ in committed)
         if erased or self._truncation_due:
             self._truncate_log(patient=erased)
@@ -136,6 +160,8 @@ class Writer:
             for write in self._in_hand:
                 with _savepoint(connection, write):
                     results.append((write, write.transaction(connection)))
+            if any(write.erases for write, _ in results):
+                self._remove_copies()
             connection.execute("COMMIT")
         except BaseException as error:
             with suppress(sqlite3.Error):  # whatever the disk does, the callers get their answer

@@ -1,7 +1,8 @@
 """The bounded queue, and the one supervised thread that owns the engine.
 
 There is no timer: whenever the engine is free the thread takes what is queued, so a lone image waits for
-nothing and a crowd is batched. Admission counts images; what fails, fails alone.
+nothing and a crowd is batched. Admission counts images; what fails, fails alone. An engine that breaks is
+loaded again.
 """
 
 from __future__ import annotations
@@ -11,75 +12,42 @@ import logging
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.engine import Engine, EngineError, check
+from service.inference.engine import Engine, EngineError, check, self_test
+from service.inference.outcomes import Embedded, EmbeddingFailed, Outcome, Outcomes, QueueFull, TooLate, WorkerStopped
 
 logger = logging.getLogger(__name__)
 
 RATE_SMOOTHING = 0.2
-STOP_SECONDS = 20.0
-
-
-class QueueFull(RuntimeError):
-    """More images are admitted than the queue takes; try again in `retry_after` seconds."""
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"Too many images are waiting for the model; try again in {retry_after} s.")
-        self.retry_after = retry_after
-
-
-class WorkerStopped(RuntimeError):
-    """The thread that runs the model is not running; the message says why."""
-
-
-class EmbeddingFailed(RuntimeError):
-    """The model gave no usable embedding for one image."""
-
-    def __init__(self) -> None:
-        super().__init__("The model gave no usable embedding for this image; the log has the reason.")
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """One crop's `embedding` float32 [D] and, when asked for, `attention` float32 [L, L]; when the run was, in s."""
-
-    embedding: NDArray[np.float32]
-    attention: NDArray[np.float32] | None
-    started: float
-    finished: float
-
-
-@dataclass(frozen=True, eq=False)
-class Outcomes:
-    """What became of each crop, by its position; milliseconds until the first run began, and from then on."""
-
-    outcomes: tuple[Embedded | EmbeddingFailed, ...]
-    queue_ms: float
-    inference_ms: float
+STOP_SECONDS = 5.0
+DEADLINE_SECONDS = 30.0  # longer without a word than clients wait for an answer
+HANG_SECONDS = 60.0  # of one batch
+DOUBT_FAILURES = 8  # in a row, after which it is asked whether pictures or engine are at fault
+RENEWAL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, eq=False)
 class _Item:
     crop: NDArray[np.uint8]
     attention: bool
-    future: asyncio.Future[Embedded | EmbeddingFailed]
+    future: asyncio.Future[Outcome]
     queued: float = field(default_factory=time.perf_counter)
 
-    def settle(self, outcome: Embedded | EmbeddingFailed | WorkerStopped) -> None:
+    def settle(self, outcome: Outcome | WorkerStopped) -> None:
         """Hands the outcome to the event loop; the loop may be gone when the process is stopping."""
         try:
             self.future.get_loop().call_soon_threadsafe(self._settle, outcome)
         except RuntimeError:
             logger.debug("an embedding came after its event loop had closed")
 
-    def _settle(self, outcome: Embedded | EmbeddingFailed | WorkerStopped) -> None:
+    def _settle(self, outcome: Outcome | WorkerStopped) -> None:
         if self.future.done():
             return
         if isinstance(outcome, WorkerStopped):
@@ -89,13 +57,24 @@ class _Item:
 
 
 class BatchWorker:
-    """Embeds crops for any number of requests with one engine in one thread."""
+    """Embeds crops for any number of requests with one engine in one thread.
 
-    def __init__(self, engine: Engine, max_batch: int, queue_limit: int) -> None:
+    `reload` makes an engine of the same model anew, or raises; it is called in the thread, at once when the
+    engine breaks, and again every `RENEWAL_SECONDS` while that does not help.
+    """
+
+    def __init__(self, engine: Engine, reload: Callable[[], Engine], max_batch: int, queue_limit: int) -> None:
         self.engine = engine
         self.max_batch = max_batch
         self.queue_limit = queue_limit
-        self.error: str | None = None
+        self.batches: Counter[int] = Counter()  # how often each size was run
+        self.failures = 0  # images without a usable embedding
+        self.renewals = 0
+        self._reload = reload
+        self._error: str | None = None
+        self._failed_in_a_row = 0
+        self._proven = True  # the engine was tested when it was loaded, or has embedded something since
+        self._running_since: float | None = None
         self._rate = max(engine.images_per_second, 1e-3)
         self._admitted = 0
         self._items: deque[_Item] = deque()
@@ -104,9 +83,26 @@ class BatchWorker:
         self._thread = threading.Thread(target=self._supervise, name="resight-engine", daemon=True)
 
     @property
-    def alive(self) -> bool:
-        """Whether the thread runs and takes images."""
-        return self._thread.is_alive() and self.error is None
+    def trouble(self) -> str | None:
+        """Why no images are taken, None while they are. Never blocks."""
+        if self._error is not None:
+            return f"the inference thread is not running: {self._error}"
+        if not self._thread.is_alive() or self._stopping:
+            return "the inference thread is not running: it was stopped"
+        since = self._running_since
+        if since is not None and (seconds := time.perf_counter() - since) > HANG_SECONDS:
+            return f"the device hangs: the model has been at one batch for {seconds:.0f} s"
+        return None
+
+    @property
+    def admitted(self) -> int:
+        """Images that hold a place: they are decoded, wait or are run."""
+        return self._admitted
+
+    @property
+    def queued(self) -> int:
+        """Decoded images that wait for the engine."""
+        return len(self._items)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -130,19 +126,29 @@ class BatchWorker:
         Only the event loop's thread may enter. Raises QueueFull for the whole request when there
         are not enough places, and WorkerStopped when nobody would ever serve them.
         """
-        self._check_alive()
-        if self._admitted + images > self.queue_limit:
-            raise QueueFull(max(1, math.ceil(self._admitted / self._rate)))
+        self.require_room(images)
         self._admitted += images
         try:
             yield
         finally:
             self._admitted -= images
 
+    def require_room(self, images: int = 1) -> None:
+        """Raises what `admission` would raise: good for refusing before more is read."""
+        self._check_alive()
+        if self._admitted + images > self.queue_limit:
+            raise QueueFull(self.retry_after)
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds in which the engine, at its measured rate, is through with what is admitted; at least 1."""
+        return max(1, math.ceil(self._admitted / self._rate))
+
     async def embed(self, crops: Sequence[NDArray[np.uint8]], attention: bool = False) -> Outcomes:
         """Embeds n >= 1 crops [H, W, 3], or says of each why not; call it within `admission`.
 
-        Raises WorkerStopped. Cancelling the awaiting task drops what the thread has not taken yet.
+        Raises WorkerStopped, and TooLate after `DEADLINE_SECONDS` in which none of them came out. Then, and
+        when the awaiting task is cancelled, what the thread has not taken yet is dropped.
         """
         loop = asyncio.get_running_loop()
         items = [_Item(crop, attention, loop.create_future()) for crop in crops]
@@ -151,30 +157,60 @@ class BatchWorker:
             self._items.extend(items)
             self._changed.notify()
         try:
-            outcomes = await asyncio.gather(*(item.future for item in items))
+            outcomes = await _all_in_time([item.future for item in items])
         finally:
             for item in items:
                 item.future.cancel()
         return _timed(items[0].queued, outcomes)
 
     def _check_alive(self) -> None:
-        if not self.alive or self._stopping:
-            raise WorkerStopped(f"The inference thread is not running: {self.error or 'it was stopped'}.")
+        trouble = self.trouble
+        if trouble is not None:
+            raise WorkerStopped(f"No picture can be embedded: {trouble}.")
 
     def _supervise(self) -> None:
-        reason: BaseException | None = None
-        try:
-            self._loop()
-        except BaseException as error:  # Whatever ends this thread, nobody may wait for it for ever.
-            reason = error
-            logger.critical("the inference thread died", exc_info=error)
+        while not self._stopping:
+            try:
+                self._loop()
+            except BaseException as error:  # Whatever ends the loop, nobody may wait for it for ever.
+                logger.critical("inference broke", exc_info=error)
+                self._fail_all(f"it died of {type(error).__name__}: {error}")
+                self._renew()
+
+    def _fail_all(self, reason: str) -> None:
+        """Takes no more images, and answers those that wait."""
         with self._changed:
-            if reason is not None:
-                self.error = f"it died of {type(reason).__name__}: {reason}"
+            self._error = reason
             left = list(self._items)
             self._items.clear()
         for item in left:
             item.settle(WorkerStopped("The inference thread stopped before it came to this image."))
+
+    def _renew(self) -> None:
+        """Loads the engine again until that works or it is time to stop.
+
+        At once, but for an engine that breaks before it has embedded anything: that would go round in circles.
+        """
+        died, pause = self._error, 0.0 if self._proven else RENEWAL_SECONDS
+        while not self._paused(pause):
+            try:
+                self.engine = self._reload()
+            except Exception as error:
+                logger.error("the model could not be loaded again", exc_info=error)
+                self._error = f"{died}; loading the model again failed: {str(error).rstrip('.')}"
+                pause = RENEWAL_SECONDS
+                continue
+            self._proven, self._failed_in_a_row = False, 0
+            self.renewals += 1
+            logger.warning("the model was loaded again", extra={"after": died})
+            with self._changed:
+                self._error = None
+            return
+
+    def _paused(self, seconds: float) -> bool:
+        """Waits, and says whether it is time to stop."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._stopping, seconds)
 
     def _loop(self) -> None:
         while batch := self._take():
@@ -208,19 +244,33 @@ class BatchWorker:
                     self._run([item])
                 return
             logger.error("an image failed in the model", exc_info=error)
+            self.failures += 1
             batch[0].settle(EmbeddingFailed())
+            self._doubt()
             return
+        self._proven, self._failed_in_a_row = True, 0
         for item, result in zip(batch, results, strict=True):
             item.settle(result)
 
+    def _doubt(self) -> None:
+        """After failures in a row, tests the engine: bad pictures must not stop the service, a bad engine must."""
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= DOUBT_FAILURES:
+            self_test(self.engine)
+            self._failed_in_a_row = 0
+
     def _infer(self, batch: Sequence[_Item]) -> list[Embedded]:
-        started = time.perf_counter()
+        self._running_since = started = time.perf_counter()
         attention = any(item.attention for item in batch)
-        inference = self.engine.run(np.stack([item.crop for item in batch]), attention)
+        try:
+            inference = self.engine.run(np.stack([item.crop for item in batch]), attention)
+        finally:
+            self._running_since = None
         check(inference, len(batch), self.engine.info)
         if attention and inference.attention is None:
             raise EngineError("The model gave no attention.")
         finished = time.perf_counter()
+        self.batches[len(batch)] += 1
         if 2 * len(batch) >= self.max_batch:  # lone images run at a lower rate than a queue would
             rate = len(batch) / max(finished - started, 1e-6)
             self._rate += RATE_SMOOTHING * (rate - self._rate)
@@ -230,7 +280,17 @@ class BatchWorker:
         return [Embedded(embedding, weights, started, finished) for embedding, weights in rows]
 
 
-def _timed(queued: float, outcomes: Sequence[Embedded | EmbeddingFailed]) -> Outcomes:
+async def _all_in_time(futures: Sequence[asyncio.Future[Outcome]]) -> list[Outcome]:
+    """Waits for all, as long as some come out within every `DEADLINE_SECONDS`; raises TooLate."""
+    pending = set(futures)
+    while pending:
+        done, pending = await asyncio.wait(pending, timeout=DEADLINE_SECONDS)
+        if not done:
+            raise TooLate
+    return await asyncio.gather(*futures)
+
+
+def _timed(queued: float, outcomes: Sequence[Outcome]) -> Outcomes:
     runs = [(outcome.started, outcome.finished) for outcome in outcomes if isinstance(outcome, Embedded)]
     started = min((start for start, _ in runs), default=queued)
     finished = max((finish for _, finish in runs), default=queued)

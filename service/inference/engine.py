@@ -147,7 +147,7 @@ def _load(file: ModelFile, provider: str, threads: int, max_batch: int | None) -
         session = _session(file, provider, threads, largest, Path(folder))
         engine = OnnxEngine(file.info, session, largest)
         _verify_provider(session, provider)
-        _self_test(engine)
+        self_test(engine)
         if provider != CPU:
             _verify_nodes(Path(session.end_profiling()), provider)
     engine.warm_up()
@@ -228,8 +228,8 @@ def providers_of(events: list[dict[str, Any]]) -> dict[str, set[str]]:
     return ran
 
 
-def _self_test(engine: OnnxEngine) -> None:
-    """The drawn pattern must embed as the file says: catches wrong kernels, drivers and preprocessing."""
+def self_test(engine: Engine) -> None:
+    """Raises EngineError unless the drawn pattern embeds as the file says: wrong kernels, drivers, preprocessing."""
     info = engine.info
     try:
         inference = engine.run(draw_pattern(info.height, info.width)[None], attention=True)

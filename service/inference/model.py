@@ -93,6 +93,15 @@ def read_model(path: Path) -> ModelFile:
     return ModelFile(info, content)
 
 
+def file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """Another value as soon as another file lies at `path`, or other content in it; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()

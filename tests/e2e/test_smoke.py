@@ -19,19 +19,6 @@ from training.retrieval.metrics import rank_metrics
 from training.retrieval.onnx_model import OnnxModel
 from training.retrieval.protocol import Evaluation, evaluate, ranking_of
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a smoke run: trained, exported, evaluated."""
-    folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "training/train.py", "--preset", "smoke", "--run", str(folder), "--device", "cpu"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (folder / "printed.txt").write_text(done.stdout)
-    return folder
-
 
 @pytest.fixture(scope="module")
 def evaluation(run: Path) -> Evaluation:

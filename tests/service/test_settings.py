@@ -52,6 +52,9 @@ UNUSABLE = [
     ("LOG_LEVEL", "loud", "info"),
     ("HOST", "0.0.0.0", "RESIGHT_ALLOW_ANONYMOUS=true"),
     ("HOST", "camera-server", "RESIGHT_ALLOW_ANONYMOUS=true"),
+    ("HOST", "192.168.0.7", "RESIGHT_KEYS_FILE"),
+    ("RATE_LIMIT", "0", "greater than or equal to 1"),
+    ("KEY_FILE", "keys.json", "did you mean RESIGHT_KEYS_FILE"),
     ("PROT", "9000", "did you mean RESIGHT_PORT"),
     ("SOMETHING", "1", "there is no such setting"),
     ("SERVICE_HOST", "10.0.0.1", "RESIGHT_SERVICE_HOST .*enableServiceLinks: false"),
@@ -74,6 +77,15 @@ def test_an_unusable_setting_is_refused_with_a_sentence(
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback_needs_no_keys(host: str) -> None:
     assert Settings(host=host).host == host
+
+
+def test_who_has_keys_may_come_from_elsewhere() -> None:
+    assert Settings(host="0.0.0.0", keys_file=Path("keys.json")).keys_file == Path("keys.json")
+
+
+def test_the_key_of_the_command_line_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIGHT_API_KEY", "rsk_0")
+    assert "rsk_0" not in repr(Settings())
 
 
 def test_everybody_may_be_let_in_on_purpose() -> None:

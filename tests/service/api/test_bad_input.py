@@ -260,7 +260,7 @@ def test_a_bad_address(served: Served, name: str) -> None:
     answer = served.client.request(method, address)
     expect(answer, slug)
     if answer.status_code == 405:
-        assert answer.headers["Allow"] == {"/gallery": "GET, POST", "/query": "POST"}[address]
+        assert answer.headers["Allow"] == {"/gallery": "GET, HEAD, POST", "/query": "POST"}[address]
     assert served.runtime.gallery.crop_count == 1
 
 
@@ -328,5 +328,5 @@ def test_a_detail_repeats_little_of_what_was_sent(served: Served, name: str) -> 
 
 
 def test_a_405_names_every_method_of_the_address(served: Served) -> None:
-    answer = served.client.patch("/gallery/00000000-0000-0000-0000-000000000000")
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET")
+    answer = served.client.put("/gallery/00000000-0000-0000-0000-000000000000")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET, HEAD, PATCH")

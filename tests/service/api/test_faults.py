@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import http.client
+import shutil
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -38,6 +38,8 @@ from service.inference.model import ModelError
 from service.settings import Settings
 from tests.drawn_crops import crop, encoded, uploads
 from tests.engine_doubles import FaultyEngine
+from tests.eventually import until
+from tests.raw_http import answer_of, head, opened
 from tests.service.api.canonical_error import expect
 from tests.serving import Served, serve
 from tests.tiny_model import DIM, write_tiny_model
@@ -72,10 +74,51 @@ def die(crops: NDArray[np.uint8], inference: Inference) -> None:
     raise SystemExit("out of device")
 
 
-def test_a_dead_inference_thread_makes_the_service_unready(service: Served) -> None:
+def test_a_dead_engine_is_loaded_again_from_the_file(service: Served) -> None:
+    service.client.post("/gallery", files=uploads(crop(1)), data={"identity": "a"})
+    service.runtime.worker.engine = FaultyEngine(service.runtime.info, die)
+    refused = service.client.post("/query", files=uploads(crop(2)))
+    expect(refused, "not-ready")
+    assert refused.headers["Retry-After"]
+    until(lambda: service.client.get("/readyz").status_code == 200)
+    assert service.client.get("/model").json()["provider"] == "CPUExecutionProvider"
+    found = service.client.post("/query", files=uploads(crop(1))).json()
+    assert found["matches"][0]["identity"] == "a"
+
+
+def test_an_engine_whose_file_was_replaced_stays_dead_and_says_why(
+    make_settings: Callable[..., Settings], model_path: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    shutil.copy(model_path, model)
+    with serve(make_settings(model=model)) as service:
+        write_tiny_model(model, {"name": "another"})
+        assert service.client.post("/embed", files=uploads(crop(1))).status_code == 200  # with what it has loaded
+        assert service.client.get("/model").json()["file"] == "replaced"
+        [warning] = service.client.get("/readyz").json()["warnings"]
+        assert "is replaced; a restart" in warning
+        service.runtime.worker.engine = FaultyEngine(service.runtime.info, die)
+        expect(service.client.post("/embed", files=uploads(crop(1))), "not-ready")
+        until(lambda: "another model by now" in str(service.client.get("/readyz").json()["reasons"]))
+
+
+def test_pictures_that_cannot_be_embedded_do_not_stop_the_service(service: Served) -> None:
+    for _ in range(3):
+        expect(service.client.post("/embed", files=uploads(*[NAN] * 5)), "inference-failed", 0)
+    assert service.runtime.worker.failures == 15
+    assert service.client.get("/readyz").status_code == 200
+    assert service.runtime.worker.renewals == 0
+
+
+def test_a_dead_inference_thread_makes_the_service_unready(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise EngineError("The driver is gone.")
+
+    monkeypatch.setattr("service.app.load_engine", gone)
     service.client.post("/gallery", files=uploads(crop(1)), data={"identity": "a"})
     service.runtime.worker.engine = FaultyEngine(service.runtime.info, die)
     expect(service.client.post("/query", files=uploads(crop(2))), "not-ready")
+    until(lambda: "The driver is gone" in str(service.client.get("/readyz").json()))
     body = expect(service.client.get("/readyz"), "not-ready")
     assert "out of device" in body["reasons"][0]
     assert service.client.get("/livez").status_code == 200
@@ -109,14 +152,6 @@ def test_a_full_queue_refuses_before_decoding_and_says_when_to_return(
         engine.gate.set()
         assert waiting.result().status_code == 200
         assert service.client.post("/query", files=uploads(crop(1))).status_code == 200
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for what another thread is about to bring about."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_images_of_a_client_that_went_away_are_not_run(service: Served) -> None:
@@ -178,7 +213,7 @@ def test_a_start_that_fails_half_way_leaves_nothing_open(
     with running(make_settings()) as runtime:  # the folder is free again
         assert runtime.gallery.alive
     assert not runtime.gallery.alive
-    assert not runtime.worker.alive
+    assert runtime.worker.trouble is not None
 
 
 GALLERY_FAULTS: dict[str, tuple[GalleryError, str]] = {
@@ -258,6 +293,25 @@ def test_a_full_disk_refuses_enrolments_and_answers_queries(service: Served) -> 
     assert service.client.get("/readyz").status_code == 200
     assert service.client.post("/query", files=uploads(crop(1))).json()["matches"][0]["identity"] == "a"
     database.write(lambda connection: connection.execute("PRAGMA max_page_count = 1000000").fetchone())
+    assert service.client.post("/gallery", files=uploads(crop(2))).status_code == 201
+
+
+def test_a_nearly_full_disk_refuses_enrolments_before_their_body(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert service.client.post("/gallery", files=uploads(crop(1)), data={"identity": "a"}).status_code == 201
+    monkeypatch.setattr("service.gallery.space.LEAST_BYTES", 2**60)
+    monkeypatch.setattr("service.gallery.space.LEAST_SHARE", 1.0)
+    with opened(service.url) as client:
+        client.sendall(head("/gallery", length=2**20))
+        status, _, problem = answer_of(client)
+    assert (status, problem["type"]) == (507, "/problems/storage-full")
+    assert "nearly full" in problem["detail"]
+    ready = service.client.get("/readyz")
+    assert ready.status_code == 200
+    assert "nearly full" in ready.json()["warnings"][0]
+    assert service.client.post("/query", files=uploads(crop(1))).json()["matches"][0]["identity"] == "a"
+    monkeypatch.undo()
     assert service.client.post("/gallery", files=uploads(crop(2))).status_code == 201
 
 

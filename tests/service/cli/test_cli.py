@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from service.cli import bulk
+from service.cli import bulk, connecting
 from service.cli import commands as cli
 from service.cli.bulk import Outcome
 from service.cli.sources import Item
@@ -328,7 +328,7 @@ def test_help_is_a_page_and_loads_nothing_heavy() -> None:
 
 
 def test_the_default_url_is_the_client_s() -> None:
-    assert cli.DEFAULT_URL == DEFAULT_URL
+    assert connecting.DEFAULT_URL == DEFAULT_URL
 
 
 def test_a_long_run_without_a_terminal_tells_how_far_it_is() -> None:

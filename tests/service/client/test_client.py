@@ -335,7 +335,7 @@ def test_enrolling_and_asking_the_real_service(resight: Resight, tmp_path: Path)
     best = ranking.matches[0]
     assert best.distance == pytest.approx(1 - best.similarity)
     assert {hit.camera for hit in best.crops} == {"c1", "c2"}
-    assert set(ranking.timings_ms) == {"decode", "queue", "inference", "search"}
+    assert set(ranking.timings_ms) == {"parse", "decode", "queue", "inference", "search"}
     attention = ranking.attention
     assert attention is not None
     assert attention.weights.shape == (1, attention.h, attention.w)

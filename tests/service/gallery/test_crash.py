@@ -1,81 +1,205 @@
-"""A process that enrols is killed at a moment of nobody's choosing; what it acknowledged must be there."""
+"""A process is killed at random moments, and at chosen ones; what it acknowledged must be there, and whole."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sqlite3
-import subprocess
-import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+from numpy.typing import NDArray
 
+from benchmarks.kill_cycles import PromiseBroken, check, main, run_cycles
+from benchmarks.kill_victim import Operation, State, crop_id, effect, open_gallery, run
+from service.gallery.columns import Columns
 from service.gallery.database import DATABASE_NAME
-from service.gallery.records import Labels, NewCrop, QueryOptions
-from tests.service.gallery.cases import crop_id, new_crop, open_gallery, units
+from service.gallery.folder import DataFolder
+from service.gallery.gallery import Gallery
+from service.gallery.index import Index
+from service.gallery.recovery import SnapshotKeeper
+from service.gallery.writer import Writer
 
-DIM = 256
-BATCH = 3
-ROUNDS = 3
-ROOT = Path(__file__).parents[3]
-ENROL_FOR_EVER = """
-import sys
-from itertools import count
-from pathlib import Path
-from tests.service.gallery.cases import open_gallery
-from tests.service.gallery.test_crash import DIM, batch
-
-gallery = open_gallery(Path(sys.argv[1]), DIM)
-for number in count(int(sys.argv[2])):
-    gallery.enrol(batch(number))
-    print(number, flush=True)
-"""
+CYCLES = 20
+MOST_LINES = 40
+STORED = [Operation(n, "enrol", [3 * n, 3 * n + 1, 3 * n + 2], f"p{n}") for n in range(4)]
+LAST = {
+    "enrol": Operation(9, "enrol", [30, 31, 32], "p9"),
+    "name": Operation(9, "name", [4], "q"),
+    "erase": Operation(9, "erase", [0, 1, 2], None),
+}
 
 
-def batch(number: int) -> list[NewCrop]:
-    """What is enrolled in one call: a few crops of one person."""
-    vectors = units(np.random.default_rng(number), BATCH, DIM)
-    return [new_crop(BATCH * number + n, v, Labels(f"p{number}")) for n, v in enumerate(vectors)]
+def test_no_acknowledged_write_is_lost_to_a_kill(tmp_path: Path) -> None:
+    report = run_cycles(tmp_path / "data", CYCLES, most_lines=MOST_LINES)
+    assert report.cycles == CYCLES
+    assert report.acknowledged > 5 * CYCLES
+    assert report.interrupted > 0
+    assert report.snapshots > 0
 
 
-def enrol_until_killed(folder: Path, first: int, batches: int) -> list[int]:
-    """The batches that the process said were enrolled before SIGKILL hit it amid the next ones."""
-    command = [sys.executable, "-c", ENROL_FOR_EVER, str(folder), str(first)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        seen = [int(process.stdout.readline()) for _ in range(batches)]
-        process.kill()
-        rest, _ = process.communicate()
-    complete = rest[: rest.rfind("\n") + 1]  # the last line may have been cut off
-    return seen + [int(line) for line in complete.split()]
+def test_the_command_reports_its_cycles(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cycles", "1"]) == 0
+    assert capsys.readouterr().out.startswith("1 kills: ")
 
 
-def check_stored(folder: Path, acknowledged: list[int]) -> int:
-    """Every acknowledged batch is whole, no other is in part, and every row is sound; returns their number."""
-    with open_gallery(folder, DIM) as gallery:
-        stored = gallery.crop_count
-        assert stored % BATCH == 0
-        batches = stored // BATCH
-        assert batches >= len(acknowledged)
-        assert gallery.known(crop_id(n) for n in range(stored)) == {crop_id(n) for n in range(stored)}
-        for number in range(batches):
-            for crop in batch(number):
-                assert crop.embedding is not None
-                nearest = gallery.query(crop.embedding[np.newaxis], QueryOptions(top_k=1)).matches[0]
-                assert (nearest.crop.crop_id, nearest.identity) == (crop.crop_id, f"p{number}")
-                assert gallery.image(crop.crop_id) == crop.thumbnail
-    with sqlite3.connect(folder / DATABASE_NAME) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-        for table in ("embeddings", "pictures", "changes"):
-            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (stored,)
-    connection.close()
-    return batches
+def lose_a_row(gallery: Gallery, folder: Path) -> None:
+    gallery.delete(crop_id(5))
 
 
-def test_no_acknowledged_crop_is_lost_to_a_kill(tmp_path: Path) -> None:
-    acknowledged: list[int] = []
-    batches = 0
-    for round_number in range(ROUNDS):
-        acknowledged += enrol_until_killed(tmp_path, batches, batches=10 + 13 * round_number)
-        batches = check_stored(tmp_path, acknowledged)
-        assert set(acknowledged) <= set(range(batches))
+def leave_half(gallery: Gallery, folder: Path) -> None:
+    with closing(sqlite3.connect(folder / DATABASE_NAME)) as connection, connection:
+        connection.execute("DELETE FROM pictures WHERE row = 5")
+
+
+def lose_a_vector(gallery: Gallery, folder: Path) -> None:
+    gallery._index.columns._searchable.values[5] = False
+
+
+def mix_vectors_up(gallery: Gallery, folder: Path) -> None:
+    gallery._index._vectors.replace(5, np.ones(32, np.float16))
+
+
+def misname(gallery: Gallery, folder: Path) -> None:
+    with closing(sqlite3.connect(folder / DATABASE_NAME)) as connection, connection:
+        connection.execute("UPDATE crops SET identity = 'other' WHERE row = 5")
+
+
+@pytest.mark.parametrize("harm", [lose_a_row, leave_half, lose_a_vector, mix_vectors_up, misname])
+def test_the_check_finds_what_is_wrong(tmp_path: Path, harm: Callable[[Gallery, Path], None]) -> None:
+    state = State()
+    with open_gallery(tmp_path) as gallery:
+        for operation in STORED:
+            run(gallery, operation)
+            effect(operation, state)
+        check(gallery, tmp_path, state, np.random.default_rng(0))
+        harm(gallery, tmp_path)
+        with pytest.raises(PromiseBroken):
+            check(gallery, tmp_path, state, np.random.default_rng(0))
+
+
+def die(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before_the_commit(gallery: Gallery) -> None:
+    connection = gallery._store.database._writer_connection
+    connection.set_trace_callback(lambda statement: die() if statement == "COMMIT" else None)
+
+
+def after_the_commit(gallery: Gallery) -> None:
+    gallery._store.database._writer._require_in_place = die
+
+
+def before(owner: type, name: str) -> Callable[[Gallery], None]:
+    """Has the process die when this is called."""
+    return lambda _: setattr(owner, name, die)
+
+
+def after(owner: type, *names: str) -> Callable[[Gallery], None]:
+    """Has the process die when one of these has done its work."""
+
+    def arm(name: str) -> None:
+        original = getattr(owner, name)
+
+        def call(*arguments: Any) -> None:
+            original(*arguments)
+            die()
+
+        setattr(owner, name, call)
+
+    def arm_all(_: Gallery) -> None:
+        for name in names:
+            arm(name)
+
+    return arm_all
+
+
+def amid_the_vectors(gallery: Gallery) -> None:
+    original = SnapshotKeeper._vectors
+
+    def vectors(*arguments: Any) -> Iterator[NDArray[np.float16]]:
+        yield from original(*arguments)
+        arguments[1].file.flush()
+        die()
+
+    setattr(SnapshotKeeper, "_vectors", vectors)  # noqa: B010
+
+
+WRITING = {
+    "before the commit": (before_the_commit, False),
+    "after the commit": (after_the_commit, True),
+    "between commit and index": (before(Index, "_changing"), True),
+    "amid the index": (after(Columns, "append", "relabel", "remove"), True),
+}
+ERASING = {
+    "the snapshot removed, the rows not": (after(DataFolder, "sync"), False),
+    "the log not emptied": (before(Writer, "_truncate_log"), True),
+}
+SNAPSHOTTING = {
+    "amid the vectors": amid_the_vectors,
+    "written, not renamed": before(SnapshotKeeper, "_adopt"),
+    "renamed, not accepted": after(DataFolder, "sync"),
+    "accepted, the log not shortened": before(SnapshotKeeper, "_prune"),
+}
+
+
+def work(folder: Path, arm: str, last: Operation) -> None:
+    """Enrols, writes a snapshot, enrols once more, and dies of `last`."""
+    with open_gallery(folder) as gallery:
+        for operation in STORED:
+            if operation is STORED[-1]:
+                gallery._snapshots.write()
+            run(gallery, operation)
+        (WRITING | ERASING)[arm][0](gallery)
+        run(gallery, last)
+
+
+def work_on_a_snapshot(folder: Path, arm: str) -> None:
+    """The same, but dies of another snapshot."""
+    with open_gallery(folder) as gallery:
+        for operation in STORED:
+            if operation is STORED[-1]:
+                gallery._snapshots.write()
+            run(gallery, operation)
+        SNAPSHOTTING[arm](gallery)
+        gallery._snapshots.write()
+
+
+def kill(target: Callable[..., None], *arguments: object) -> None:
+    """Runs it in a process, which must die of it."""
+    process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def check_twice(folder: Path, operations: Sequence[Operation]) -> None:
+    """That these operations, and no others, are stored; also after one more start."""
+    state = State()
+    for operation in operations:
+        effect(operation, state)
+    for _ in range(2):
+        with open_gallery(folder) as gallery:
+            check(gallery, folder, state, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("moment", "kind"),
+    [(moment, kind) for moment in WRITING for kind in LAST] + [(moment, "erase") for moment in ERASING],
+)
+def test_a_kill_at_any_moment_of_a_write(tmp_path: Path, moment: str, kind: str) -> None:
+    kill(work, tmp_path, moment, LAST[kind])
+    stored = (WRITING | ERASING)[moment][1]
+    check_twice(tmp_path, [*STORED, LAST[kind]] if stored else STORED)
+
+
+@pytest.mark.parametrize("moment", SNAPSHOTTING)
+def test_a_kill_at_any_moment_of_a_snapshot(tmp_path: Path, moment: str) -> None:
+    kill(work_on_a_snapshot, tmp_path, moment)
+    check_twice(tmp_path, STORED)

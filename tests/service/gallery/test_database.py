@@ -426,10 +426,10 @@ def test_a_disk_that_is_full_at_the_start_says_so(tmp_path: Path, monkeypatch: p
 def test_a_folder_that_may_not_be_written_is_named_as_people_name_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, *_: object) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
-    monkeypatch.setattr("service.gallery.database.FileIO", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(GalleryUnavailable) as caught:
         open_gallery(tmp_path)
     assert str(caught.value) == f"The data folder {tmp_path} cannot be used: Permission denied."

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.inference.batching import BatchWorker, Embedded, EmbeddingFailed, Outcomes, QueueFull, WorkerStopped
-from service.inference.engine import Inference
+from service.inference.batching import BatchWorker
+from service.inference.engine import Engine, Inference
 from service.inference.model import ModelInfo
+from service.inference.outcomes import Embedded, EmbeddingFailed, Outcomes, QueueFull, TooLate, WorkerStopped
 from tests.engine_doubles import FaultyEngine
+from tests.eventually import until
 
 POISON = 13
 
@@ -22,9 +24,15 @@ def crop(info: ModelInfo, value: int) -> NDArray[np.uint8]:
     return np.full((info.height, info.width, 3), value, np.uint8)
 
 
+def no_other() -> Engine:
+    raise OSError("no device left")
+
+
 @contextmanager
-def running(engine: FaultyEngine, max_batch: int = 8, queue_limit: int = 64) -> Iterator[BatchWorker]:
-    worker = BatchWorker(engine, max_batch, queue_limit)
+def running(
+    engine: FaultyEngine, max_batch: int = 8, queue_limit: int = 64, reload: Callable[[], Engine] = no_other
+) -> Iterator[BatchWorker]:
+    worker = BatchWorker(engine, reload, max_batch, queue_limit)
     worker.start()
     try:
         yield worker
@@ -108,7 +116,8 @@ def test_a_bad_image_fails_alone(model_info: ModelInfo, fault: object) -> None:
 
     with running(engine) as worker:
         answers = asyncio.run(ask(worker))
-        assert worker.alive
+        assert worker.trouble is None
+        assert worker.failures == 2
     assert [directions(answer) for answer in answers] == [[1, None, 2], [3], [None]]
     assert isinstance(answers[2].outcomes[0], EmbeddingFailed)
     assert (answers[2].queue_ms, answers[2].inference_ms) == (0, 0)
@@ -161,27 +170,125 @@ def test_cancelled_images_are_dropped_before_they_run(model_info: ModelInfo) -> 
     assert engine.batches == [1, 1]
 
 
-def test_a_dead_thread_fails_everybody_at_once_and_for_good(model_info: ModelInfo) -> None:
+async def two_behind_poison(worker: BatchWorker, engine: FaultyEngine) -> list[Outcomes | BaseException]:
+    """What becomes of the poison that the engine holds, and of an image that waits behind it."""
+    engine.gate.clear()
+    first = asyncio.create_task(worker.embed([crop(engine.info, POISON)]))
+    await asyncio.to_thread(engine.entered.wait, 10)
+    waiting = asyncio.create_task(worker.embed([crop(engine.info, 1)]))
+    await asyncio.sleep(0)
+    engine.gate.set()
+    return list(await asyncio.gather(first, waiting, return_exceptions=True))
+
+
+def test_an_engine_that_dies_for_good_fails_everybody_at_once(model_info: ModelInfo) -> None:
     engine = FaultyEngine(model_info, die_on_poison)
-
-    async def ask(worker: BatchWorker) -> list[Outcomes | BaseException]:
-        engine.gate.clear()
-        first = asyncio.create_task(worker.embed([crop(model_info, POISON)]))
-        await asyncio.to_thread(engine.entered.wait, 10)
-        waiting = asyncio.create_task(worker.embed([crop(model_info, 1)]))
-        await asyncio.sleep(0)
-        engine.gate.set()
-        return list(await asyncio.gather(first, waiting, return_exceptions=True))
-
     with running(engine) as worker:
-        assert all(isinstance(outcome, WorkerStopped) for outcome in asyncio.run(ask(worker)))
-        assert not worker.alive
-        assert worker.error is not None
-        assert "killed" in worker.error
+        answers = asyncio.run(two_behind_poison(worker, engine))
+        assert all(isinstance(answer, WorkerStopped) for answer in answers)
+        until(lambda: "no device left" in (worker.trouble or ""))
+        assert "SystemExit: killed" in (worker.trouble or "")
         with pytest.raises(WorkerStopped, match="killed"):
             asyncio.run(worker.embed([crop(model_info, 1)]))
         with pytest.raises(WorkerStopped), worker.admission(1):
             pass
+
+
+def test_an_engine_that_dies_is_replaced_without_hands(model_info: ModelInfo) -> None:
+    engine, other = FaultyEngine(model_info, die_on_poison), FaultyEngine(model_info)
+    with running(engine, reload=lambda: other) as worker:
+        answers = asyncio.run(two_behind_poison(worker, engine))
+        assert all(isinstance(answer, WorkerStopped) for answer in answers)
+        until(lambda: worker.trouble is None)
+        assert directions(asyncio.run(worker.embed([crop(model_info, 5)]))) == [5]
+    assert (worker.engine, worker.renewals, other.batches) == (other, 1, [1])
+
+
+def test_replacing_goes_on_until_it_helps(model_info: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.inference.batching.RENEWAL_SECONDS", 0.001)
+    engine, tries = FaultyEngine(model_info, die_on_poison), 0
+
+    def third_time() -> Engine:
+        nonlocal tries
+        tries += 1
+        return FaultyEngine(model_info) if tries == 3 else no_other()
+
+    with running(engine, reload=third_time) as worker:
+        asyncio.run(two_behind_poison(worker, engine))
+        until(lambda: worker.trouble is None)
+        assert directions(asyncio.run(worker.embed([crop(model_info, 5)]))) == [5]
+    assert tries == 3
+
+
+def test_an_engine_that_only_ever_dies_is_not_replaced_in_circles(model_info: ModelInfo) -> None:
+    loaded = []
+
+    def another() -> Engine:
+        loaded.append(FaultyEngine(model_info, die_on_poison))
+        return loaded[-1]
+
+    with running(FaultyEngine(model_info, die_on_poison), reload=another) as worker:
+        with pytest.raises(WorkerStopped):
+            asyncio.run(worker.embed([crop(model_info, POISON)]))
+        until(lambda: worker.renewals == 1 and worker.trouble is None)
+        with pytest.raises(WorkerStopped):
+            asyncio.run(worker.embed([crop(model_info, POISON)]))
+        until(lambda: worker.trouble is not None)
+    assert len(loaded) == 1  # the next one would have come after a pause
+
+
+def test_an_engine_that_fails_at_everything_is_replaced(model_info: ModelInfo) -> None:
+    def fail(crops: NDArray[np.uint8], inference: Inference) -> None:
+        raise ValueError("device lost")
+
+    other = FaultyEngine(model_info)
+    with running(FaultyEngine(model_info, fail), reload=lambda: other) as worker:
+        for _ in range(7):
+            [outcome] = asyncio.run(worker.embed([crop(model_info, 1)])).outcomes
+            assert isinstance(outcome, EmbeddingFailed)
+        assert worker.trouble is None
+        asyncio.run(worker.embed([crop(model_info, 1)]))
+        until(lambda: worker.engine is other and worker.trouble is None)
+        assert directions(asyncio.run(worker.embed([crop(model_info, 5)]))) == [5]
+
+
+def test_who_waits_too_long_is_told_and_dropped(model_info: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.inference.batching.DEADLINE_SECONDS", 0.02)
+    engine = FaultyEngine(model_info)
+
+    async def ask(worker: BatchWorker) -> None:
+        engine.gate.clear()
+        with pytest.raises(TooLate):
+            await worker.embed([crop(model_info, 1)])
+        with pytest.raises(TooLate):
+            await worker.embed([crop(model_info, 2)] * 3)
+        engine.gate.set()
+        monkeypatch.setattr("service.inference.batching.DEADLINE_SECONDS", 10.0)
+        assert directions(await worker.embed([crop(model_info, 4)])) == [4]
+
+    with running(engine) as worker:
+        asyncio.run(ask(worker))
+    assert engine.batches == [1, 1]
+
+
+def test_a_device_that_hangs_is_no_ready_one(model_info: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FaultyEngine(model_info)
+
+    async def ask(worker: BatchWorker) -> None:
+        engine.gate.clear()
+        waiting = asyncio.create_task(worker.embed([crop(model_info, 1)]))
+        await asyncio.to_thread(engine.entered.wait, 10)
+        assert worker.trouble is None
+        monkeypatch.setattr("service.inference.batching.HANG_SECONDS", 0.0)
+        assert "the device hangs" in (worker.trouble or "")
+        with pytest.raises(WorkerStopped, match="hangs"), worker.admission(1):
+            pass
+        engine.gate.set()
+        await waiting
+        assert worker.trouble is None
+
+    with running(engine) as worker:
+        asyncio.run(ask(worker))
 
 
 def test_stopping_finishes_what_is_queued_and_takes_no_more(model_info: ModelInfo) -> None:
@@ -200,7 +307,7 @@ def test_stopping_finishes_what_is_queued_and_takes_no_more(model_info: ModelInf
 
     with running(engine, max_batch=4) as worker:
         assert directions(asyncio.run(ask(worker))) == list(range(20))
-        assert not worker.alive
+        assert worker.trouble is not None
         with pytest.raises(WorkerStopped):
             asyncio.run(worker.embed([crop(model_info, 1)]))
 

@@ -1,0 +1,118 @@
+"""Many times more than the service can do: `python -m benchmarks.overload --seconds 120` beside `resight serve`.
+
+Measures the rate of answers, offers `--factor` times as much for the time given, then measures the rate again.
+Held are: only 200 and 429, refusals within 150 ms at the 99th percentile, memory within 5 % after the first quarter,
+and full speed within 5 s after the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.load import (
+    LoadError,
+    Process,
+    Reply,
+    at_rate,
+    good_rate,
+    in_turn,
+    percentile,
+    pictures,
+    process_of,
+    request_of,
+)
+from service.client import DEFAULT_URL
+
+CLIENTS = 32
+MEASURED_SECONDS = 5.0
+REFUSAL_MS, MEMORY_SHARE, SPEED_SHARE = 150.0, 0.05, 0.9
+SAMPLES = 60
+
+
+@dataclass(frozen=True)
+class Overload:
+    """What was seen: rates in answers a second, memory in bytes in the order of time."""
+
+    before: float
+    offered: float
+    replies: Sequence[Reply]
+    memory: Sequence[float]
+    after: float
+
+    @property
+    def refused(self) -> list[Reply]:
+        return [reply for reply in self.replies if reply.status == 429]
+
+    @property
+    def spread(self) -> float:
+        """Of the memory after the first quarter, as a share of its least value."""
+        later = self.memory[len(self.memory) // 4 :]
+        return max(later) / min(later) - 1
+
+    def broken(self) -> list[str]:
+        """The promises that were not kept."""
+        statuses = {reply.status for reply in self.replies}
+        kept = {
+            f"statuses other than 200 and 429: {sorted(statuses - {200, 429})}": statuses <= {200, 429},
+            f"refusals took more than {REFUSAL_MS:g} ms": not percentile(self.refused, 99) > REFUSAL_MS,
+            f"memory varied by more than {MEMORY_SHARE:.0%}": self.spread <= MEMORY_SHARE,
+            "full speed did not come back": self.after >= SPEED_SHARE * self.before,
+        }
+        return [promise for promise, holds in kept.items() if not holds]
+
+
+async def measure(url: str, factor: float, seconds: float, measured: float = MEASURED_SECONDS) -> Overload:
+    """Loads the service at `url`; raises LoadError."""
+    requests = [request_of("/embed", picture) for picture in pictures(64)]
+    process_of(url)
+    await in_turn(url, requests, CLIENTS, measured)  # warms connections and caches
+    before = good_rate(await in_turn(url, requests, CLIENTS, measured), measured)
+    if not before:
+        raise LoadError(f"{url} answers no picture with 200.")
+    watching = asyncio.create_task(_watch(url, seconds))
+    replies = await at_rate(url, requests, factor * before, seconds)
+    memory = await watching
+    after = good_rate(await in_turn(url, requests, CLIENTS, measured), measured)
+    return Overload(before, factor * before, replies, [process.memory for process in memory], after)
+
+
+async def _watch(url: str, seconds: float) -> list[Process]:
+    found = []
+    for _ in range(SAMPLES):
+        found.append(await asyncio.to_thread(process_of, url))
+        await asyncio.sleep(seconds / SAMPLES)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 all held, 1 not all held, 2 not possible."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default=DEFAULT_URL)
+    parser.add_argument("--factor", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    options = parser.parse_args(argv)
+    try:
+        seen = asyncio.run(measure(options.url, options.factor, options.seconds))
+    except LoadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    counts = ", ".join(
+        f"{status}: {times:,}" for status, times in sorted(Counter(r.status for r in seen.replies).items())
+    )
+    print(f"before    {seen.before:.1f} answers a second")
+    print(f"offered   {seen.offered:.1f} a second for {options.seconds:g} s; {counts}")
+    print(f"refused   p50 {percentile(seen.refused, 50):.1f} ms, p99 {percentile(seen.refused, 99):.1f} ms")
+    print(f"memory    {max(seen.memory) / 2**20:.0f} MiB at most, {seen.spread:.1%} apart after the first quarter")
+    print(f"after     {seen.after:.1f} answers a second in the {MEASURED_SECONDS:g} s that follow")
+    broken = seen.broken()
+    print(*(f"NOT HELD  {promise}" for promise in broken), sep="\n", end="\n" if broken else "")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

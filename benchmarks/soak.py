@@ -1,0 +1,106 @@
+"""Steady load for a long time: `python -m benchmarks.soak --seconds 1800` beside `resight serve`.
+
+Measures what the service can answer, then asks for `--share` of that. Held are: after the first fifth memory has no
+upward trend (its slope is less than twice its standard error, or under 1 MiB an hour), and no open file is left over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.load import LoadError, Reply, at_rate, good_rate, in_turn, percentile, pictures, process_of, request_of
+from service.client import DEFAULT_URL
+
+CLIENTS = 16
+MEASURED_SECONDS = 10.0
+SAMPLES = 180
+LEAST_SLOPE = 2**20 / 3600  # bytes a second
+
+
+@dataclass(frozen=True)
+class Soak:
+    """What was seen: the rate asked for; times in s, memory in bytes and open files in the order of time."""
+
+    rate: float
+    replies: Sequence[Reply]
+    times: Sequence[float]
+    memory: Sequence[float]
+    files: Sequence[int]
+
+    def slope(self) -> tuple[float, float]:
+        """Bytes a second after the first fifth, and the standard error of that."""
+        start = len(self.times) // 5
+        return trend(self.times[start:], self.memory[start:])
+
+    def broken(self) -> list[str]:
+        """The promises that were not kept."""
+        slope, error = self.slope()
+        start = len(self.files) // 5
+        kept = {
+            "memory grows": slope < max(2 * error, LEAST_SLOPE),
+            "open files are left over": self.files[-1] <= self.files[start],
+            "not everything was answered with 200": {reply.status for reply in self.replies} == {200},
+        }
+        return [promise for promise, holds in kept.items() if not holds]
+
+
+def trend(times: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """Slope of the least-squares line through n >= 3 points, and its standard error."""
+    x, y = np.array(times) - np.mean(times), np.array(values) - np.mean(values)
+    slope = float(x @ y / (x @ x))
+    rest = y - slope * x
+    return slope, float(np.sqrt(rest @ rest / (len(x) - 2) / (x @ x)))
+
+
+async def measure(url: str, share: float, seconds: float, measured: float = MEASURED_SECONDS) -> Soak:
+    """Loads the service at `url`; raises LoadError."""
+    requests = [request_of("/query", picture) for picture in pictures(64)]
+    process_of(url)
+    rate = share * good_rate(await in_turn(url, requests, CLIENTS, measured), measured)
+    if not rate:
+        raise LoadError(f"{url} answers no picture with 200.")
+    loading = asyncio.create_task(at_rate(url, requests, rate, seconds))
+    begun = time.perf_counter()
+    samples = []
+    for number in range(SAMPLES):
+        await asyncio.sleep(max(begun + number * seconds / SAMPLES - time.perf_counter(), 0))
+        samples.append((time.perf_counter() - begun, await asyncio.to_thread(process_of, url)))
+    replies = await loading
+    times, memory = [at for at, _ in samples], [process.memory for _, process in samples]
+    return Soak(rate, replies, times, memory, [process.files for _, process in samples])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 all held, 1 not all held, 2 not possible."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default=DEFAULT_URL)
+    parser.add_argument("--share", type=float, default=0.7)
+    parser.add_argument("--seconds", type=float, default=1800.0)
+    options = parser.parse_args(argv)
+    try:
+        seen = asyncio.run(measure(options.url, options.share, options.seconds))
+    except LoadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    slope, doubt = (value * 3600 / 2**20 for value in seen.slope())
+    print(
+        f"asked     {seen.rate:.1f} a second for {options.seconds:g} s; {dict(Counter(r.status for r in seen.replies))}"
+    )
+    print(f"answered  p50 {percentile(seen.replies, 50):.1f} ms, p99 {percentile(seen.replies, 99):.1f} ms")
+    print(f"memory    {seen.memory[-1] / 2**20:.0f} MiB, {slope:+.2f} ± {doubt:.2f} MiB an hour after the first fifth")
+    print(f"files     {seen.files[len(seen.files) // 5]} open after the first fifth, {seen.files[-1]} at the end")
+    broken = seen.broken()
+    print(*(f"NOT HELD  {promise}" for promise in broken), sep="\n", end="\n" if broken else "")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""`resight maintain`: what waits for a person's decision in a gallery, and that decision."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service.cli.messages import printing, refusals, stop
+
+
+def maintain(
+    gallery: Annotated[
+        str | None, typer.Option(help="Where the gallery is kept, as for serve. [default: sqlite:///data]")
+    ] = None,
+    retention_days: Annotated[int | None, typer.Option(help="As for serve. [default: RESIGHT_RETENTION_DAYS]")] = None,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Let the service erase what is too old now.")] = False,
+) -> None:
+    """Show how many crops are past their retention; with --confirm, let go of them.
+
+    The service erases such crops by itself, except when they are more than a fifth of the gallery: a clock that
+    jumped ahead would make all of them too old.
+    """
+    from pydantic import ValidationError
+
+    from service.gallery.records import GalleryError
+    from service.gallery.retention import confirm_purge, past_retention
+    from service.settings import Settings
+
+    chosen = {"gallery": gallery, "retention_days": retention_days}
+    try:
+        settings = Settings(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        stop(refusals(error))
+    days = settings.retention_days
+    if days is None:
+        stop("There is no retention to maintain: set RESIGHT_RETENTION_DAYS as the service has it.")
+    try:
+        found = past_retention(settings.gallery_folder, days)
+        if confirm:
+            confirm_purge(settings.gallery_folder, found)
+    except GalleryError as error:
+        stop(str(error))
+    with printing():
+        typer.echo(f"{found.old} of {found.crops} crops were enrolled before {found.before:%Y-%m-%d %H:%M} UTC.")
+        if confirm:
+            typer.echo("The service erases them within two minutes, or when it next runs.")
+        elif found.too_many:
+            typer.echo("That is more than a fifth: if the clock and the days are right, say --confirm.")

@@ -1,0 +1,52 @@
+"""What a command says besides its answer, and how it ends: one line on stderr, and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from service.cli.output import OutputError, writing
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+SOME_FAILED, NOT_POSSIBLE, INTERRUPTED = 1, 2, 130
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Around what prints the answer: ends the command with one line when it cannot be written."""
+    try:
+        with writing():
+            yield
+    except OutputError as error:
+        stop(unwritable(error), SOME_FAILED)
+
+
+def unwritable(error: OutputError) -> str:
+    """Why the answer did not come out, as a sentence."""
+    return f"The answer cannot be written to stdout: {error}."
+
+
+def say(line: str) -> None:
+    """One line on stderr."""
+    typer.echo(line, err=True)
+
+
+def stop(line: str, code: int = NOT_POSSIBLE) -> NoReturn:
+    """Ends the command with one line on stderr."""
+    say(line)
+    raise typer.Exit(code)
+
+
+def refusals(error: ValidationError) -> str:
+    """Why settings cannot be used, a line each."""
+    lines = []
+    for one in error.errors():
+        place = ".".join(str(part) for part in one["loc"])
+        message = one["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {message}" if place else message)
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""More than the service can take: refused at once, in images and in bytes, and forgotten afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from service.api.limits import REQUEST_BYTES, Uploads
+from service.inference.images import decode_and_keep
+from service.settings import Settings
+from tests.drawn_crops import crop, uploads
+from tests.engine_doubles import FaultyEngine
+from tests.eventually import until
+from tests.raw_http import PART, answer_of, head, opened
+from tests.service.api.canonical_error import expect
+from tests.serving import serve
+
+
+def test_a_full_queue_refuses_before_the_body_is_sent(make_settings: Callable[..., Settings]) -> None:
+    with serve(make_settings(queue_limit=64)) as service, ThreadPoolExecutor() as pool:
+        engine = FaultyEngine(service.runtime.info)
+        engine.gate.clear()
+        service.runtime.worker.engine = engine
+        waiting = pool.submit(httpx.post, f"{service.url}/embed", files=uploads(*[crop(1)] * 64), timeout=30)
+        assert engine.entered.wait(10)
+        with opened(service.url) as client:
+            client.sendall(head("/query", length=2**20, expect="100-continue"))
+            status, headers, problem = answer_of(client)
+        assert (status, problem["type"]) == (429, "/problems/queue-full")
+        assert int(headers["retry-after"]) >= 1
+        assert service.client.post("/query", json={"crop_ids": ["0" * 32]}).status_code == 404  # needs no model
+        engine.gate.set()
+        assert waiting.result().status_code == 200
+
+
+def test_refusals_do_not_wait_for_pictures_that_are_decoded(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, decoding = threading.Event(), threading.Semaphore(0)
+
+    def slow(*arguments: Any) -> Any:
+        decoding.release()
+        assert gate.wait(30)
+        return decode_and_keep(*arguments)
+
+    monkeypatch.setattr("service.api.pictures.decode_and_keep", slow)
+    with serve(make_settings(queue_limit=64)) as service, ThreadPoolExecutor() as pool:
+        try:
+            waiting = pool.submit(httpx.post, f"{service.url}/embed", files=uploads(*[crop(1)] * 64), timeout=30)
+            assert all(decoding.acquire(timeout=10) for _ in range(2))  # both threads that decode are taken
+            expect(service.client.post("/embed", files=uploads(crop(2))), "queue-full")
+            assert service.client.get("/readyz").status_code == 200
+        finally:
+            gate.set()
+        assert waiting.result().status_code == 200
+
+
+def test_all_bodies_together_have_a_limit(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Uploads(limit=2 * REQUEST_BYTES + 100_000)
+    monkeypatch.setattr("service.app.Uploads", lambda: counted)
+    with serve(make_settings()) as service:
+        with opened(service.url) as client:
+            client.sendall(head("/embed", length=2**20) + PART + bytes(100_000))
+            until(lambda: counted.held > 100_000)
+            refused = service.client.post("/embed", files=uploads(crop(1)))
+            expect(refused, "uploads-full")
+            assert refused.headers["Retry-After"] == "1"
+            assert service.client.get("/livez").status_code == 200
+        until(lambda: counted.held == 0)
+        assert service.client.post("/embed", files=uploads(crop(1))).status_code == 200
+        assert counted.held == 0
+
+
+def test_a_body_is_given_back_whatever_becomes_of_it(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Uploads()
+    monkeypatch.setattr("service.app.Uploads", lambda: counted)
+    with serve(make_settings()) as service:
+        assert service.client.post("/gallery", files=uploads(crop(1), b"no picture")).status_code == 422
+        assert service.client.post("/query", content=b"{", headers={"Content-Type": "application/json"}).is_error
+        assert service.client.post("/nowhere", content=bytes(2**20)).status_code == 404
+        assert service.client.post("/gallery", files=uploads(crop(1))).status_code == 201
+        assert counted.held == 0
