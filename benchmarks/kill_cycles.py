@@ -194,8 +194,8 @@ def _compare_index(
         probe = embedding(int(rng.integers(2**40)))
         exact = np.linalg.norm(matrix - probe.astype(np.float16).astype(np.float64), axis=1) / 2
         answer = gallery.query(probe[np.newaxis], QueryOptions(top_k=1000, crops_per_identity=100))
-        for crop in (hit.crop for match in answer.matches for hit in match.crops):
-            _require(crop.identity == names[crop.crop_id], f"the index has another identity for {crop.crop_id}")
+        for found in (hit.crop for match in answer.matches for hit in match.crops):
+            _require(found.identity == names[found.crop_id], f"the index has another identity for {found.crop_id}")
         shown = {hit.crop.crop_id: hit.distance for match in answer.matches for hit in match.crops}
         _require(answer.searched == len(crops), "the index has not as many crops as the file")
         complete = len(answer.matches) < 1000
