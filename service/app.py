@@ -100,7 +100,7 @@ def running(settings: Settings) -> Iterator[Runtime]:
     stamp = file_stamp(settings.model)
     engine = _load_engine(settings, threads)
     with ExitStack() as stack:
-        opened = stack.enter_context(_open_gallery(settings, engine.info))
+        opened = stack.enter_context(open_gallery(settings, engine.info))
         audit = stack.enter_context(Audit.open(settings.gallery_folder))
         retention = None if settings.retention_days is None else opened.retention(audit, settings.retention_days)
         if retention is not None:
@@ -133,7 +133,8 @@ def _reload_engine(settings: Settings, threads: int, loaded: ModelInfo) -> OnnxE
     return load_engine(file, settings.device, threads, settings.max_batch)
 
 
-def _open_gallery(settings: Settings, info: ModelInfo) -> Gallery:
+def open_gallery(settings: Settings, info: ModelInfo) -> Gallery:
+    """The gallery that the settings name, for the model that `info` describes. Raises GalleryError."""
     measured = info.impostor_curve
     curve = None if measured is None else ImpostorCurve(measured.false_match_rate, measured.distance)
     return Gallery.open(

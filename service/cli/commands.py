@@ -82,7 +82,7 @@ def command_line() -> typer.Typer:
     )
     commands: tuple[Callable[..., None], ...] = (serve, enrol, query, model, maintain, *job_commands())
     for command in commands:
-        app.command()(command)
+        app.command(command.__name__.rstrip("_"))(command)
     app.add_typer(key_commands())
     return app
 

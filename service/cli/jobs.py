@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.messages import INTERRUPTED, printing, refusals, say, stop
+from service.cli.calibration import calibration_lines, labelled_pictures
+from service.cli.messages import INTERRUPTED, SOME_FAILED, printing, refusals, say, stop
 
 if TYPE_CHECKING:
+    from service.inference.engine import OnnxEngine
+    from service.jobs.import_crops import NotImported
     from service.jobs.job import Progress
     from service.jobs.manifest import Manifest
     from service.jobs.reembed import Lost
@@ -19,12 +24,17 @@ if TYPE_CHECKING:
 
 NAMED_CROPS = 100
 
+ModelFile = Annotated[
+    Path | None, typer.Option("--model", help="The model file. [default: models/market1501-int8.onnx]")
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or tensorrt. [default: auto]")]
+Threads = Annotated[int | None, typer.Option(help="Threads of inference. [default: all cores]")]
 Gallery = Annotated[str | None, typer.Option(help="Where the gallery is kept. [default: sqlite:///data]")]
 
 
 def job_commands() -> tuple[Callable[..., None], ...]:
     """The commands of this module."""
-    return backup, restore, reembed
+    return backup, restore, export, import_, reembed, calibrate, compact
 
 
 def backup(
@@ -63,13 +73,60 @@ def restore(
             typer.echo(f"serve it with the model {found.model.name} (sha256 {found.model.sha256[:12]}…)")
 
 
-def reembed(
-    model: Annotated[
-        Path | None, typer.Option(help="The new model file. [default: models/market1501-int8.onnx]")
-    ] = None,
+def export(
+    target: Annotated[Path, typer.Argument(metavar="FILE.tar", help="The file to make.")],
     gallery: Gallery = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or tensorrt. [default: auto]")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of inference. [default: all cores]")] = None,
+) -> None:
+    """Write all crops, as pictures and a list of their labels, into a tar; also while the service runs.
+
+    For other programs, and for a gallery elsewhere: `resight import` reads it. Embeddings are not in it.
+    """
+    with _job("exporting", "pictures") as progress:
+        from service.jobs.export_crops import export_crops
+
+        done = export_crops(_settings(gallery=gallery).gallery_folder, target, progress)
+    with printing():
+        bare = f", {done.without_picture:,} of them without picture," if done.without_picture else ""
+        typer.echo(f"{done.crops:,} crops{bare} exported to {target}")
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE.tar", help="What `resight export` made.")],
+    model: ModelFile = None,
+    gallery: Gallery = None,
+    store_images: Annotated[
+        str | None, typer.Option(help="What is kept: none, thumbnail or original. [default: thumbnail]")
+    ] = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Enrol what `resight export` wrote, under the same ids and with the same times; stop the service first.
+
+    Crops that the gallery has already stay as they are, so the same command goes on where it stopped. Exit code: 0
+    all well, 1 some crops were left out, 2 nothing could be done.
+    """
+    with _job("importing", "crops") as progress:
+        from service.app import open_gallery
+        from service.gallery.audit import Audit
+        from service.jobs.import_crops import import_crops
+
+        chosen = _settings(model=model, gallery=gallery, store_images=store_images, device=device, threads=threads)
+        engine = _engine(chosen)
+        with open_gallery(chosen, engine.info) as opened, Audit.open(chosen.gallery_folder) as audit:
+            done = import_crops(source, opened, audit, engine, chosen.store_images, progress)
+    _name(done.left_out)
+    with printing():
+        left_out = len(done.left_out)
+        typer.echo(f"{done.created:,} crops imported, {done.known:,} there already, {left_out:,} left out")
+    if done.left_out:
+        raise typer.Exit(SOME_FAILED)
+
+
+def reembed(
+    model: ModelFile = None,
+    gallery: Gallery = None,
+    device: Device = None,
+    threads: Threads = None,
     drop_missing: Annotated[
         bool, typer.Option("--drop-missing", help="Erase the crops that have no picture to embed.")
     ] = False,
@@ -80,13 +137,11 @@ def reembed(
     model, and the same command goes on.
     """
     with _job("embedding", "crops") as progress:
-        from service.inference.engine import load_engine
-        from service.inference.model import read_model
         from service.jobs.reembed import PicturesMissing
         from service.jobs.reembed import reembed as embed_again
 
         chosen = _settings(model=model, gallery=gallery, device=device, threads=threads)
-        engine = load_engine(read_model(chosen.model), chosen.device, chosen.effective_threads, chosen.max_batch)
+        engine = _engine(chosen)
         try:
             done = embed_again(chosen.gallery_folder, engine, drop_missing=drop_missing, progress=progress)
         except PicturesMissing as missing:
@@ -101,9 +156,64 @@ def reembed(
         typer.echo(f"{done.embedded:,} crops embedded by {engine.info.name}{earlier}, {len(done.dropped):,} erased")
 
 
-def _name(lost: Sequence[Lost]) -> None:
+def calibrate(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH", help="Labelled crops, as for `resight enrol`. [default: the gallery's own]"),
+    ] = None,
+    false_match_rate: Annotated[
+        float | None,
+        typer.Option(help="Of pairs of strangers. [default: 0.01 / people that a query meets]", min=1e-9, max=0.5),
+    ] = None,
+    model: ModelFile = None,
+    gallery: Gallery = None,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Measure the distance of a match on labelled crops, also while the service runs.
+
+    It is the distance under which so few pairs of different people lie; set it as RESIGHT_MATCH_DISTANCE. The
+    gallery's labels are as good as whoever gave them: those that came from matches measure themselves.
+    """
+    with _job("embedding", "crops") as progress:
+        from service.jobs.calibrate import calibrate as measure
+        from service.jobs.calibrate import gallery_sample, picture_sample
+
+        chosen = _settings(model=model, gallery=gallery, device=device, threads=threads)
+        if paths:
+            sample = picture_sample(labelled_pictures(paths), _engine(chosen), progress)
+        else:
+            sample = gallery_sample(chosen.gallery_folder)
+        found = measure(sample, false_match_rate)
+    with printing():
+        if as_json:
+            typer.echo(json.dumps(asdict(found)))
+            return
+        for line in calibration_lines(found):
+            typer.echo(line)
+
+
+def compact(gallery: Gallery = None) -> None:
+    """Give the disk back what erased crops and old embeddings took; stop the service first."""
+    with _job("compacting", "crops"):
+        from service.jobs.compact import compact as shrink
+
+        done = shrink(_settings(gallery=gallery).gallery_folder)
+    with printing():
+        typer.echo(f"{done.before / 1e6:,.1f} MB before, {done.after / 1e6:,.1f} MB now")
+
+
+def _engine(chosen: Settings) -> OnnxEngine:
+    from service.inference.engine import load_engine
+    from service.inference.model import read_model
+
+    return load_engine(read_model(chosen.model), chosen.device, chosen.effective_threads, chosen.max_batch)
+
+
+def _name(lost: Sequence[Lost | NotImported]) -> None:
     for one in lost[:NAMED_CROPS]:
-        say(f"{one.crop_id} ({one.identity or 'without identity'}): {one.reason}")
+        say(f"{one.crop_id}: {one.reason}")
     if len(lost) > NAMED_CROPS:
         say(f"and {len(lost) - NAMED_CROPS:,} more")
 

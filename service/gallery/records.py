@@ -85,12 +85,21 @@ class Labels:
 
 @dataclass(frozen=True)
 class NewCrop:
-    """A crop to enrol. `embedding` [D] may be None for a known crop_id, which is then only relabelled."""
+    """A crop to enrol. `embedding` [D] may be None for a known crop_id, which is then only relabelled.
+
+    `enrolled_at` (None: now) and `not_identity` are for a crop that comes from another gallery; a known one keeps its
+    own.
+    """
 
     crop_id: str
     embedding: NDArray[np.float32] | None
     thumbnail: bytes | None = None
     labels: Labels = field(default_factory=Labels)
+    enrolled_at: datetime | None = None
+    not_identity: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_aware("enrolled_at", self.enrolled_at)
 
 
 @dataclass(frozen=True)

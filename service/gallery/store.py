@@ -283,13 +283,15 @@ def _insert(connection: sqlite3.Connection, item: NewCrop, vector: NDArray[np.fl
     row = connection.execute(
         "INSERT INTO crops (crop_id, identity, camera, captured_at, track, meta, enrolled_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (item.crop_id, *columns, now),
+        (item.crop_id, *columns, now if item.enrolled_at is None else to_micros(item.enrolled_at)),
     ).lastrowid
     assert row is not None  # the type allows it for statements that are no INSERT
     blob = vector.tobytes()
     connection.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (row, blob, zlib.crc32(blob)))
     if item.thumbnail is not None:
         connection.execute("INSERT INTO pictures VALUES (?, ?)", (row, item.thumbnail))
+    marks = sorted({*item.not_identity} - {item.labels.identity})
+    connection.executemany("INSERT INTO not_identity VALUES (?, ?)", [(row, name) for name in marks])
     log_change(connection, row, "enrol")
     return Entry(row, item.crop_id, *columns[:3])
 

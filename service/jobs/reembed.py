@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.audit import Act, Audit
 from service.gallery.reembedding import Reembedding, Unembedded
 from service.gallery.store import Model
-from service.inference.engine import Engine, check, self_test
+from service.inference.engine import Engine
 from service.inference.images import ImageError, decode_crop
+from service.jobs.embedding import embed
 from service.jobs.job import JobError, Progress, unheard
 
+ACTOR = "reembed"
 CHUNK = 256  # crops that share one commit: what a kill can cost
 
 Pictures = list[tuple[Unembedded, NDArray[np.uint8]]]
-Vectors = list[tuple[Unembedded, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,18 @@ def reembed(folder: Path, engine: Engine, *, drop_missing: bool = False, progres
         embedded = change.embedded_count - found
         if lost and not drop_missing:
             raise PicturesMissing(lost)
-        change.finish([one.row for one in lost])
+        _finish(change, folder, lost)
     return Reembedded(True, embedded, found, tuple(lost))
+
+
+def _finish(change: Reembedding, folder: Path, dropped: Sequence[Lost]) -> None:
+    """Crops that go stand in the audit log before they do."""
+    if not dropped:
+        change.finish([])
+        return
+    with Audit.open(folder) as audit:
+        act = Act("erase", ACTOR, [one.crop_id for one in dropped], len(dropped))
+        audit.perform(act, change.finish, [one.row for one in dropped])
 
 
 def _lost(crop: Unembedded, reason: str) -> Lost:
@@ -91,10 +103,10 @@ def _embed_all(change: Reembedding, engine: Engine, progress: Progress) -> list[
     progress(done, total)
     for crops in _chunks(change):
         pictures, broken = _decoded(crops, engine)
-        vectors, failed = _embedded(pictures, engine)
+        vectors, failed = embed(pictures, engine)
         if vectors:
             change.keep([crop.row for crop, _ in vectors], np.stack([vector for _, vector in vectors]))
-        lost += broken + failed
+        lost += broken + [_lost(crop, "the model gives no embedding for its picture") for crop in failed]
         done += len(crops)
         progress(done, total)
     return lost
@@ -116,22 +128,3 @@ def _decoded(crops: Sequence[Unembedded], engine: Engine) -> tuple[Pictures, lis
         except ImageError:
             broken.append(_lost(crop, "its stored picture is damaged"))
     return pictures, broken
-
-
-def _embedded(pictures: Pictures, engine: Engine) -> tuple[Vectors, list[Lost]]:
-    """Embeds them together or, where that fails, one by one, so that a bad picture fails alone.
-
-    Raises EngineError when it is not the picture but the engine: no crop is given up for that.
-    """
-    if not pictures:
-        return [], []
-    try:
-        inference = engine.run(np.stack([picture for _, picture in pictures]))
-        check(inference, len(pictures), engine.info)
-    except Exception:  # whatever ONNX Runtime raises
-        if len(pictures) == 1:
-            self_test(engine)
-            return [], [_lost(pictures[0][0], "the model gives no embedding for its picture")]
-        parts = [_embedded([one], engine) for one in pictures]
-        return [pair for vectors, _ in parts for pair in vectors], [one for _, lost in parts for one in lost]
-    return [(crop, vector) for (crop, _), vector in zip(pictures, inference.embeddings, strict=True)], []

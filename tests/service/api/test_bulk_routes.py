@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import socket
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from service.api import bulk, limits, tarstream
@@ -119,11 +121,13 @@ def test_groups_are_answered_while_the_archive_still_arrives(service: Served) ->
 
 def test_a_client_that_reads_last_holds_nothing_up(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """httpx sends the whole body before it reads: many more lines than any socket holds."""
-    monkeypatch.setattr(tarstream, "MAX_NAME", 600_000)
-    bad = b"".join(member("a" * 50_000 + str(number), b"no picture") for number in range(200))
-    lines, end = send(service.client, bad + END)
-    assert len(lines) == 200
-    assert end["counts"] == {"failed": 200}
+    monkeypatch.setattr(tarstream, "MAX_NAME", 100_000)
+    bad = b"".join(member("a" * 50_000 + str(number), b"no picture") for number in range(400))
+    little = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)])
+    with httpx.Client(base_url=service.url, transport=little, timeout=15) as client:
+        lines, end = send(client, bad + END)
+    assert len(lines) == 400
+    assert end["counts"] == {"failed": 400}
 
 
 REFUSED: dict[str, tuple[bytes, str]] = {

@@ -106,15 +106,17 @@ def test_an_answer_that_nobody_takes_is_thrown_away(
     assert service.client.get("/livez").status_code == 200
 
 
-@pytest.mark.usefixtures("impatient")
 def test_an_answer_that_is_taken_slowly_arrives(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.connections.STALL_SECONDS", 2)
     size, taken = 64 * 2**20, 0
     monkeypatch.setattr(service.runtime.gallery, "image", lambda _: bytes(size))
     with opened(service.url) as client:
         client.sendall(b"GET /gallery/00000000-0000-0000-0000-000000000000/image HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while taken < size:
-            time.sleep(0.02)  # altogether much longer than a client may take nothing
-            taken += len(client.recv(2**21, socket.MSG_WAITALL if size - taken > 2**21 else 0))
+            time.sleep(0.1)  # altogether longer than a client may take nothing
+            part = client.recv(2**21, socket.MSG_WAITALL if size - taken > 2**21 else 0)
+            assert part
+            taken += len(part)
 
 
 @pytest.mark.parametrize("flood", [b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", b"X-More: " + b"x" * 100])

@@ -1,0 +1,185 @@
+"""`resight calibrate`: the match distance from labelled crops, the gallery's own or others; no torch needed."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.gallery.ranking import FALSE_MATCHES_PER_QUERY
+from service.gallery.readonly import reading_beside, require_newest_schema
+from service.gallery.rows import IN_LIST
+from service.gallery.store import VECTOR
+from service.inference.engine import Engine
+from service.inference.images import ImageError, decode_crop
+from service.jobs.distances import Labelled, Pairs, count_pairs, quantile, share_below
+from service.jobs.embedding import embed
+from service.jobs.job import JobError, Progress, unheard
+
+MOST_CROPS = 10_000  # compared with each other: five seconds at D = 2048 on one core
+FEWEST_IDENTITIES, FEWEST_PAIRS = 5, 100  # below, there is no figure
+FEW_IDENTITIES = 30  # below, there is a warning
+CHUNK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Labelled crops, and how many candidates a query meets where the distance is to be used."""
+
+    labelled: Labelled
+    candidates: int
+    passed_over: int = 0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A suggested RESIGHT_MATCH_DISTANCE with its 95 % interval, what it was measured on, and what speaks against it.
+
+    `found` is the share of the pairs of one person that lie under the distance, across cameras where they are known
+    (`across_cameras`); None where no person has two crops.
+    """
+
+    match_distance: float
+    low: float
+    high: float
+    false_match_rate: float
+    extrapolated: bool
+    identities: int
+    crops: int
+    stranger_pairs: int
+    same_pairs: int
+    across_cameras: bool
+    found: float | None
+    warnings: tuple[str, ...]
+
+
+def calibrate(sample: Sample, false_match_rate: float | None = None) -> Calibration:
+    """The distance under which a share `false_match_rate` of the pairs of different people lies.
+
+    None is the rate of a verdict: one false match in 100 queries, over all candidates together. Raises JobError when
+    there is too little to measure.
+    """
+    labelled = sample.labelled
+    identities = len(np.unique(labelled.identity))
+    pairs = count_pairs(labelled) if identities >= FEWEST_IDENTITIES else None
+    if pairs is None or pairs.strangers.sum() < FEWEST_PAIRS:
+        raise JobError(
+            f"{identities:,} identities with {len(labelled.identity):,} crops are too few to measure distances between "
+            f"strangers: at least {FEWEST_IDENTITIES} identities and {FEWEST_PAIRS} pairs are needed. Name more crops."
+        )
+    rate = FALSE_MATCHES_PER_QUERY / max(sample.candidates, 1) if false_match_rate is None else false_match_rate
+    measured = quantile(pairs, rate)
+    across = bool(pairs.across_cameras.any())
+    same = pairs.across_cameras if across else pairs.same
+    distance = int(measured.distance * 1e4) / 1e4  # rounded to the strict side
+    return Calibration(
+        match_distance=distance,
+        low=round(measured.low, 4),
+        high=round(measured.high, 4),
+        false_match_rate=rate,
+        extrapolated=measured.extrapolated,
+        identities=identities,
+        crops=len(labelled.identity),
+        stranger_pairs=int(pairs.strangers.sum()),
+        same_pairs=int(same.sum()),
+        across_cameras=across,
+        found=share_below(same, distance),
+        warnings=tuple(_warnings(sample, identities, pairs, rate, measured.extrapolated)),
+    )
+
+
+def _warnings(sample: Sample, identities: int, pairs: Pairs, rate: float, extrapolated: bool) -> Iterable[str]:
+    if identities < FEW_IDENTITIES:
+        yield f"only {identities} identities: name at least {FEW_IDENTITIES} people before you rely on this"
+    if extrapolated:
+        yield (
+            f"{pairs.strangers.sum():,} pairs of strangers do not reach down to a rate of {rate:.1e}: the distance is "
+            "extrapolated, on the strict side; more labelled crops measure it"
+        )
+    if not pairs.same.any():
+        yield "nobody has two crops: how many matches the distance finds cannot be told"
+    elif not pairs.across_cameras.any():
+        yield "nobody was seen by two known cameras: the share that is found is that of one camera, which is easier"
+    if sample.passed_over:
+        yield f"{sample.passed_over:,} crops could not be used"
+
+
+def gallery_sample(folder: Path, most: int = MOST_CROPS) -> Sample:
+    """The named crops of the gallery in `folder`, which a service may own: at most `most`, of as many people as can be.
+
+    Raises what `reading_beside` raises.
+    """
+    with reading_beside(folder) as connection:
+        require_newest_schema(connection, folder)
+        (dim,) = connection.execute("SELECT dim FROM gallery").fetchone() or (0,)
+        named = connection.execute(
+            "SELECT row, identity, camera FROM crops WHERE identity IS NOT NULL ORDER BY row"
+        ).fetchall()
+        (nameless,) = connection.execute("SELECT count(*) FROM crops WHERE identity IS NULL").fetchone()
+        chosen = [named[place] for place in _spread([identity for _, identity, _ in named], most)]
+        found: dict[int, NDArray[np.float32]] = {}
+        for start in range(0, len(chosen), CHUNK):
+            rows = json.dumps([row for row, _, _ in chosen[start : start + CHUNK]])
+            query = f"SELECT row, vector, crc32 FROM embeddings WHERE row {IN_LIST}"
+            for row, blob, crc in connection.execute(query, (rows,)):
+                if len(blob) == dim * VECTOR.itemsize and zlib.crc32(blob) == crc:
+                    found[row] = np.frombuffer(blob, VECTOR).astype(np.float32)
+    sound = [(found[row], identity, camera) for row, identity, camera in chosen if row in found]
+    candidates = len({identity for _, identity, _ in named}) + nameless
+    return Sample(_labelled(sound, dim), candidates, len(chosen) - len(sound))
+
+
+def picture_sample(
+    pictures: Sequence[tuple[Callable[[], bytes], str, str | None]],
+    engine: Engine,
+    progress: Progress = unheard,
+    most: int = MOST_CROPS,
+) -> Sample:
+    """Pictures, to be read, with the person and the camera, if known; at most `most`, of as many people as can be.
+
+    Raises EngineError when the engine fails.
+    """
+    chosen = iter([pictures[place] for place in _spread([identity for _, identity, _ in pictures], most)])
+    total, done = min(most, len(pictures)), 0
+    sound: list[tuple[NDArray[np.float32], str, str | None]] = []
+    while chunk := list(islice(chosen, CHUNK)):
+        crops = []
+        for read, identity, camera in chunk:
+            try:
+                crops.append(((identity, camera), decode_crop(read(), engine.info.height, engine.info.width)))
+            except ImageError:
+                continue
+        vectors, _ = embed(crops, engine)
+        sound += [(vector, identity, camera) for (identity, camera), vector in vectors]
+        progress(done := done + len(chunk), total)
+    people = len({identity for _, identity, _ in pictures})
+    return Sample(_labelled(sound, engine.info.embedding_dim), people, total - len(sound))
+
+
+def _spread(identities: Sequence[str], most: int) -> list[int]:
+    """Places of at most `most` crops: everybody's first, then everybody's second, …, in an order drawn once."""
+    drawn = np.random.default_rng(0).permutation(len(identities)).tolist()
+    seen: dict[str, int] = {}
+    turns = []
+    for place in drawn:
+        turn = seen.get(identities[place], 0)
+        seen[identities[place]] = turn + 1
+        turns.append((turn, place))
+    return sorted(place for _, place in sorted(turns, key=lambda pair: pair[0])[:most])
+
+
+def _labelled(crops: Sequence[tuple[NDArray[np.float32], str, str | None]], dim: int) -> Labelled:
+    vectors = np.array([vector for vector, _, _ in crops], np.float32).reshape(-1, dim)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return Labelled(vectors, _codes([identity for _, identity, _ in crops]), _codes([camera for _, _, camera in crops]))
+
+
+def _codes(names: Sequence[str | None]) -> NDArray[np.int64]:
+    codes: dict[str, int] = {}
+    return np.array([-1 if name is None else codes.setdefault(name, len(codes)) for name in names], np.int64)

@@ -1,0 +1,51 @@
+"""`resight compact`: the database without the room that erased and replaced rows left in it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.gallery.database import DATABASE_NAME, check_ours, translated_errors
+from service.gallery.folder import DataFolder
+from service.gallery.records import GalleryFull, GalleryUnavailable
+from service.gallery.schema import MIGRATIONS
+from service.jobs.job import JobError
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """The database's size in bytes, before and after."""
+
+    before: int
+    after: int
+
+
+def compact(folder: Path) -> Compacted:
+    """Writes the database in `folder` anew, as small as it can be: all of it or, when that is cut short, none.
+
+    Bytes of labels that were changed, which SQLite may leave in a page, go with it. For as long as it takes, the
+    disk needs room for the gallery twice more.
+
+    Raises JobError on a full disk, GalleryLocked as long as a service runs, GalleryUnavailable, GalleryDamaged,
+    GalleryTooNew.
+    """
+    path = folder / DATABASE_NAME
+    if not path.is_file():
+        raise GalleryUnavailable(f"There is no gallery in {folder}; name the folder that holds {DATABASE_NAME}.")
+    taken = DataFolder.take(folder)
+    try:
+        with translated_errors(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            check_ours(connection, path, len(MIGRATIONS))
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            before = path.stat().st_size
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            after = path.stat().st_size
+    except GalleryFull as error:
+        raise JobError(f"The disk of {folder} is too full to compact the gallery, which is as it was.") from error
+    finally:
+        taken.close()
+    return Compacted(before, after)
