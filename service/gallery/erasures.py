@@ -4,8 +4,8 @@ From the acknowledgement on, no answer, row or log holds what was erased. Receip
 gallery was to forget.
 
 SQLite's secure_delete overwrites what is deleted, but not the copies that it leaves behind in the unused part of a page
-when it moves entries to another one. Nearly all of those are in the indexes, whose entries come and go in any order;
-so an erasure writes them anew. What a label that grew may have left in the table itself goes with a VACUUM only.
+when it moves entries to another one. Those in the indexes, whose entries come and go in any order, go because an
+erasure writes the indexes anew. What the tables may hold of a crop id or a former label goes with `resight compact`.
 """
 
 from __future__ import annotations
