@@ -317,7 +317,7 @@ def test_a_damaged_vector_is_reported_left_out_and_healed(tmp_path: Path, caplog
         gallery.delete(crop_id(4))
     caplog.clear()
     with open_gallery(tmp_path) as gallery:
-        assert not caplog.records
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert gallery.query(vectors[3:4], QueryOptions()).searched == 5
 
 
