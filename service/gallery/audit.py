@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from types import TracebackType
 from typing import ParamSpec, TypeVar
 
+from service.gallery.closing import Closing
 from service.gallery.periodic import Periodic
 from service.gallery.records import GalleryFull, GalleryUnavailable
 
@@ -54,7 +54,7 @@ class _Line:
     on_disk: bool = False
 
 
-class Audit:
+class Audit(Closing):
     """The audit log of a gallery. Thread-safe; make it with `open`, give it back with `close`."""
 
     def __init__(self, folder: Path, secret: bytes, clock: Callable[[], datetime]) -> None:
@@ -80,14 +80,6 @@ class Audit:
         except OSError as error:
             raise _refusal(folder, error) from error
         return cls(folder, secret, clock)
-
-    def __enter__(self) -> Audit:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Puts on disk what waits. Idempotent."""

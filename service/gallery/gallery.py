@@ -8,13 +8,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery import ranking
 from service.gallery.audit import Audit
+from service.gallery.closing import Closing
 from service.gallery.columns import Columns
 from service.gallery.cursors import decode_cursor, encode_cursor, invalid_cursor
 from service.gallery.erasures import Erasures
@@ -39,7 +39,7 @@ from service.gallery.store import Model, Store
 _LISTED = "1"  # the name, in its cursors, of the list of crops
 
 
-class Gallery:
+class Gallery(Closing):
     """A folder of enrolled crops that belongs to one model. Make it with `open`, give it back with `close`.
 
     What people decide about them is in `identities`, erasing many at once in `erasures`.
@@ -86,14 +86,6 @@ class Gallery:
             store.close()
             raise
         return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance)
-
-    def __enter__(self) -> Gallery:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Finishes the writes under way, leaves a snapshot of the index and frees the folder. Idempotent."""

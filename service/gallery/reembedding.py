@@ -11,11 +11,11 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.closing import Closing
 from service.gallery.database import DATABASE_NAME, Database
 from service.gallery.ranking import stored_form
 from service.gallery.records import GalleryUnavailable
@@ -36,7 +36,7 @@ class Unembedded:
     picture: bytes
 
 
-class Reembedding:
+class Reembedding(Closing):
     """A gallery on its way to another model. It owns the data folder; make it with `open`, end it with `close`."""
 
     def __init__(self, database: Database, model: Model) -> None:
@@ -58,14 +58,6 @@ class Reembedding:
             database.close()
             raise
         return cls(database, model)
-
-    def __enter__(self) -> Reembedding:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Frees the folder. Idempotent."""
