@@ -8,19 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from service.cli.commands import command_line
 from service.cli.output import OutputError
 from service.client import Resight, ResightError
 from service.keys import KeyScope, create_key, read_keys
 from service.settings import Settings
 from tests.drawn_crops import crop
+from tests.service.cli.running import resight
 from tests.serving import Served, serve
-
-
-def resight(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(command_line(), [str(argument) for argument in arguments])
 
 
 @pytest.fixture(autouse=True)

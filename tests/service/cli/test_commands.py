@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -10,51 +9,20 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from typer.testing import CliRunner, Result
 
 from service.cli import bulk, connecting
-from service.cli import commands as cli
 from service.cli.bulk import Outcome
 from service.cli.sources import Item
-from service.cli.terminal import duration, progress
 from service.client import DEFAULT_URL, Resight
 from service.client.answers import Crop
-from service.settings import Settings
 from tests.drawn_crops import crop
-from tests.serving import Served, serve
-
-RESIGHT = [sys.executable, "-c", "from service.cli.commands import main; main()"]
-
-
-def resight(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli.command_line(), [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def service(make_settings: Callable[..., Settings]) -> Iterator[Served]:
-    """A running service whose log does not fill the stderr that it shares with the command under test."""
-    with serve(make_settings(log_level="error")) as served:
-        yield served
-
-
-@pytest.fixture
-def market(tmp_path: Path) -> Path:
-    """Three people under two cameras, a distractor, a junk crop and something else, in Market-1501 names."""
-    folder = tmp_path / "bounding_box_test"
-    folder.mkdir()
-    for number in (1, 2, 3):
-        for view in (0, 1):
-            (folder / f"000{number}_c{view + 1}s1_00000{view}_00.jpg").write_bytes(crop(9 * number, view))
-    (folder / "0000_c1s1_000001_00.jpg").write_bytes(crop(40))
-    (folder / "-1_c1s1_000001_00.jpg").write_bytes(crop(41))
-    (folder / "Thumbs.db").write_bytes(b"x")
-    return folder
+from tests.service.cli.running import RESIGHT, resight
+from tests.serving import Served
 
 
 @pytest.fixture
@@ -243,44 +211,6 @@ def test_model_shows_the_licence_notice(service: Served) -> None:
     assert answer["sha256"] == service.runtime.info.sha256
 
 
-def test_serve_has_an_option_for_every_setting() -> None:
-    page = CliRunner(env={"COLUMNS": "200"}).invoke(cli.command_line(), ["serve", "--help"]).stdout
-    options = set(re.findall(r"--([a-z-]+)", page)) - {"help"}
-    assert {name.replace("_", "-") for name in Settings.model_fields} <= options
-    offered = set(cli.serve.__annotations__) - {"return"}
-    assert offered == set(Settings.model_fields)
-    for name, field in Settings.model_fields.items():
-        if field.default not in (None, False):
-            assert f"[default: {field.default}]" in re.sub(r"\s+", " ", page), name
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        (["--model", "gone.onnx"], "gone.onnx"),
-        (["--device", "abacus"], "device: "),
-        (["--max-batch", "3"], "max_batch: "),
-        (["--host", "0.0.0.0"], "RESIGHT_ALLOW_ANONYMOUS"),
-    ],
-)
-def test_serve_says_in_one_line_why_it_does_not_start(options: list[str], reason: str) -> None:
-    result = resight("serve", "--port", "0", *options)
-    assert result.exit_code == 2
-    assert reason in result.stderr.splitlines()[-1]
-    assert "Traceback" not in result.stderr
-
-
-def test_serve_says_that_the_port_or_the_gallery_is_taken(service: Served, model_path: Path, tmp_path: Path) -> None:
-    port = service.url.rpartition(":")[2]
-    taken = resight("serve", "--port", port, "--model", model_path)
-    assert (taken.exit_code, taken.stdout) == (2, "")
-    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use" in taken.stderr
-    locked = resight("serve", "--port", "0", "--model", model_path, "--gallery", f"sqlite:///{tmp_path / 'data'}")
-    assert locked.exit_code == 2
-    assert locked.stderr.splitlines()[-1].startswith("Cannot start: ")
-    assert str(tmp_path / "data") in locked.stderr.splitlines()[-1]
-
-
 def test_the_commands_as_a_person_runs_them(model_path: Path, market: Path, tmp_path: Path) -> None:
     archive = tmp_path / "bounding_box_test.zip"
     with zipfile.ZipFile(archive, "w") as packed:
@@ -331,24 +261,6 @@ def test_the_default_url_is_the_client_s() -> None:
     assert connecting.DEFAULT_URL == DEFAULT_URL
 
 
-def test_a_long_run_without_a_terminal_tells_how_far_it_is() -> None:
-    written = io.StringIO()
-    with progress(Console(file=written, width=100), 1000) as advance:
-        for _ in range(10):
-            advance(100)
-    lines = written.getvalue().splitlines()
-    assert len(lines) == 9
-    assert re.fullmatch(r"100 of 1,000 crops \(10 %\), [\d,.]+/s, .+ left", lines[0])
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.04, "0.0 s"), (9.9, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (3720, "1 h 02 min")],
-)
-def test_durations_are_words(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
 @pytest.fixture
 def stranger() -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
     """Some other server: its address, and what it answers by path."""
@@ -394,59 +306,6 @@ def test_a_server_that_is_no_resight_is_told(
         result = resight(command, *paths, "--url", url, *flags)
         assert (result.exit_code, result.stdout) == (2, ""), page
         assert result.stderr.splitlines()[-1] == f"{url} answers, but it is not a Resight service."
-
-
-@pytest.mark.parametrize("arguments", [["enrol"], ["enrol", "--json"], ["query"], ["query", "--json"], ["model"]])
-@pytest.mark.parametrize("broken", ["full", "pipe", "closed"])
-def test_a_stdout_that_cannot_be_written_is_one_sentence(
-    service: Served, market: Path, arguments: list[str], broken: str
-) -> None:
-    probe = [] if arguments == ["model"] else [str(market / "0001_c1s1_000000_00.jpg")]
-    command = [*RESIGHT, *arguments, *probe, "--url", service.url]
-    reading, pipe = os.pipe()
-    os.close(reading)
-    shell = {"full": '"$@" > /dev/full', "pipe": f'"$@" >&{pipe}', "closed": '"$@" >&-'}[broken]
-    ended = subprocess.run(
-        ["bash", "-c", shell, "-", *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=False,
-        pass_fds=[pipe],
-    )
-    os.close(pipe)
-    assert ended.returncode == 1, ended.stderr
-    reason = {"full": "No space left on device", "pipe": "Broken pipe", "closed": "it is closed"}[broken]
-    assert ended.stderr.splitlines()[-1] == f"The answer cannot be written to stdout: {reason}."
-    assert "Traceback" not in ended.stderr
-    assert "Exception" not in ended.stderr
-    assert service.runtime.gallery.crop_count == (arguments[0] == "enrol")
-
-
-def test_a_help_page_that_cannot_be_written_is_one_sentence() -> None:
-    with Path("/dev/full").open("wb") as full:
-        command = [*RESIGHT, "query", "--help"]
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr == "The answer cannot be written to stdout: No space left on device.\n"
-
-
-def test_serving_needs_no_stdout(model_path: Path, tmp_path: Path) -> None:
-    options = ["--port", "0", "--model", str(model_path), "--gallery", f"sqlite:///{tmp_path / 'g'}"]
-    with (
-        Path("/dev/full").open("wb") as full,
-        subprocess.Popen([*RESIGHT, "serve", *options], stdout=full, stderr=subprocess.PIPE, text=True) as served,
-    ):
-        assert served.stderr is not None
-        try:
-            told = next(line for line in map(json.loads, served.stderr) if "stdout" in line["message"])
-            with Resight(told["url"]) as client:
-                assert client.ready().ready
-        finally:
-            served.send_signal(signal.SIGINT)
-            _, rest = served.communicate(timeout=30)
-    assert served.returncode == 0
-    assert "Traceback" not in rest
 
 
 def test_a_probe_is_a_regular_file(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from service.cli import commands as cli
+from service.client import Resight
+from service.settings import Settings
+from tests.service.cli.running import RESIGHT, resight
+from tests.serving import Served
+
+
+def test_serve_has_an_option_for_every_setting() -> None:
+    page = CliRunner(env={"COLUMNS": "200"}).invoke(cli.command_line(), ["serve", "--help"]).stdout
+    options = set(re.findall(r"--([a-z-]+)", page)) - {"help"}
+    assert {name.replace("_", "-") for name in Settings.model_fields} <= options
+    offered = set(cli.serve.__annotations__) - {"return"}
+    assert offered == set(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        if field.default not in (None, False):
+            assert f"[default: {field.default}]" in re.sub(r"\s+", " ", page), name
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--model", "gone.onnx"], "gone.onnx"),
+        (["--device", "abacus"], "device: "),
+        (["--max-batch", "3"], "max_batch: "),
+        (["--host", "0.0.0.0"], "RESIGHT_ALLOW_ANONYMOUS"),
+    ],
+)
+def test_serve_says_in_one_line_why_it_does_not_start(options: list[str], reason: str) -> None:
+    result = resight("serve", "--port", "0", *options)
+    assert result.exit_code == 2
+    assert reason in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_serve_says_that_the_port_or_the_gallery_is_taken(service: Served, model_path: Path, tmp_path: Path) -> None:
+    port = service.url.rpartition(":")[2]
+    taken = resight("serve", "--port", port, "--model", model_path)
+    assert (taken.exit_code, taken.stdout) == (2, "")
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use" in taken.stderr
+    locked = resight("serve", "--port", "0", "--model", model_path, "--gallery", f"sqlite:///{tmp_path / 'data'}")
+    assert locked.exit_code == 2
+    assert locked.stderr.splitlines()[-1].startswith("Cannot start: ")
+    assert str(tmp_path / "data") in locked.stderr.splitlines()[-1]
+
+
+def test_serving_needs_no_stdout(model_path: Path, tmp_path: Path) -> None:
+    options = ["--port", "0", "--model", str(model_path), "--gallery", f"sqlite:///{tmp_path / 'g'}"]
+    with (
+        Path("/dev/full").open("wb") as full,
+        subprocess.Popen([*RESIGHT, "serve", *options], stdout=full, stderr=subprocess.PIPE, text=True) as served,
+    ):
+        assert served.stderr is not None
+        try:
+            told = next(line for line in map(json.loads, served.stderr) if "stdout" in line["message"])
+            with Resight(told["url"]) as client:
+                assert client.ready().ready
+        finally:
+            served.send_signal(signal.SIGINT)
+            _, rest = served.communicate(timeout=30)
+    assert served.returncode == 0
+    assert "Traceback" not in rest
