@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from service.api import attention, description, embed, erasures, gallery, identities, query, session, status
 from service.api.auth import Door, Doorkeeper, RateLimit
 from service.api.headers import HeadAsGet, SecurityHeaders
-from service.api.limits import MAX_IMAGES, BodyLimit, Uploads
+from service.api.limits import MAX_IMAGES, BodyLimit, QueueGuard, Uploads
 from service.api.origins import OriginGuard
 from service.api.problems import ProblemBarrier, install_handlers
 from service.api.runtime import Pool, Runtime
@@ -65,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     uploads = Uploads()
     metrics = Metrics(uploads)
     rooms = (gallery, attention, identities, erasures, query, embed, session, status, description)
+    routes = [route for room in rooms for route in room.router.routes]
     app = FastAPI(
         title="Resight",
         version=version("resight"),
@@ -77,7 +78,8 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(SecurityHeaders),
             Middleware(OriginGuard, local_only=is_loopback(settings.host) and settings.keys_file is None),
             Middleware(HeadAsGet),
-            Middleware(Doorkeeper, routes=[route for room in rooms for route in room.router.routes]),
+            Middleware(Doorkeeper, routes=routes),
+            Middleware(QueueGuard, routes=routes),
             Middleware(BodyLimit, uploads=uploads),
             Middleware(ProblemBarrier),
         ],

@@ -37,7 +37,7 @@ _KEY = HTTPBearer(
 )
 
 
-def _anybody() -> None:
+async def _anybody() -> None:
     """Marks a route that needs no key."""
 
 

@@ -19,9 +19,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-from service.api.limits import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES, MAX_JSON_BYTES
+from service.api.limits import FORM, MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES, MAX_JSON_BYTES, media_type
 from service.api.problems import Kind, Problem, invalid, shown
-from service.api.runtime import runtime_of
 
 IMAGES = "images"
 JSON = "application/json"
@@ -37,23 +36,14 @@ class Form:
     fields: Mapping[str, tuple[str, ...]]
 
 
-def media_type(request: Request) -> str:
-    """The type of the body, without parameters and in lower case."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
 async def read_form(request: Request, known: frozenset[str], max_images: int) -> Form:
-    """Reads a form of 1 to `max_images` images and the `known` text fields.
-
-    Raises Problem, and at once what the queue has to say against one more image: QueueFull, WorkerStopped.
-    """
-    if media_type(request) != "multipart/form-data":
+    """Reads a form of 1 to `max_images` images and the `known` text fields; raises Problem."""
+    if media_type(request.headers) != FORM:
         detail = "Send the pictures as multipart/form-data with one or more files named 'images'."
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, detail)
     boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary")
     if not boundary:
         raise _malformed("the Content-Type names no boundary")
-    runtime_of(request).worker.require_room()
     reader = _Reader(known, max_images)
     spent = 0.0
     try:
@@ -71,7 +61,7 @@ async def read_form(request: Request, known: frozenset[str], max_images: int) ->
 
 async def read_json(request: Request, model: type[Model]) -> Model:
     """Reads a JSON body of at most 1 MiB into `model`; raises Problem."""
-    if media_type(request) != JSON:
+    if media_type(request.headers) != JSON:
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, f"Send JSON, with Content-Type: {JSON}.")
     body = bytearray()
     async for chunk in request.stream():
@@ -112,7 +102,7 @@ def multipart_body(
     }
     fields = {} if model is None else model.model_json_schema()["properties"]
     schema = {"type": "object", "required": [IMAGES], "properties": {IMAGES: images, **fields}}
-    content: dict[str, Any] = {"multipart/form-data": {"schema": schema}}
+    content: dict[str, Any] = {FORM: {"schema": schema}}
     if json_body is not None:
         content[JSON] = {"schema": json_body.model_json_schema()}
     return {"requestBody": {"required": True, "content": content}}

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from service.api.auth import ADMIN, ENROL, QUERY
 from service.api.bulk import enrol_tar, tar_answer, with_tar
 from service.api.enrolment import Upload, enrol_uploads
-from service.api.forms import Form, json_body, media_type, multipart_body, parse_fields, read_form, read_json
+from service.api.forms import Form, json_body, multipart_body, parse_fields, read_form, read_json
 from service.api.identity_schemas import CropPatch
-from service.api.limits import MAX_IMAGES, TAR
+from service.api.limits import MAX_IMAGES, TAR, media_type
 from service.api.pictures import canonical, crop_id_of
 from service.api.problems import FORM_KINDS, JSON_KINDS, PICTURE_KINDS, Kind, Problem, documented, invalid
 from service.api.runtime import NoParameters, ParametersOnce, RuntimeDep, audited
@@ -53,7 +53,7 @@ async def enrol(request: Request, runtime: RuntimeDep) -> Response:
     of crops is enrolled as it arrives and answered by a line of JSON for each member, then one that counts them.
     """
     await runtime.require_space()
-    if media_type(request) == TAR:
+    if media_type(request.headers) == TAR:
         return await enrol_tar(request, runtime)
     form = await read_form(request, frozenset(EnrolForm.model_fields), MAX_IMAGES)
     options = parse_fields(EnrolForm, form.fields)

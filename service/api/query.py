@@ -11,8 +11,8 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from service.api.auth import QUERY
-from service.api.forms import JSON, media_type, multipart_body, parse_fields, read_form, read_json
-from service.api.limits import MAX_QUERY_IMAGES
+from service.api.forms import JSON, multipart_body, parse_fields, read_form, read_json
+from service.api.limits import MAX_QUERY_IMAGES, media_type
 from service.api.pictures import canonical, embed_pictures
 from service.api.problems import FORM_KINDS, PICTURE_KINDS, Kind, Problem, documented
 from service.api.runtime import NoParameters, Runtime, RuntimeDep, while_connected
@@ -38,7 +38,7 @@ async def query(request: Request, runtime: RuntimeDep) -> Response:
 
     1 to 16 images of that person, or as JSON some crops of the gallery or an embedding, make one query.
     """
-    if media_type(request) == JSON:
+    if media_type(request.headers) == JSON:
         body = await read_json(request, QueryBody)
         return await while_connected(request, _by_json(request, runtime, body))
     form = await read_form(request, frozenset(QueryForm.model_fields), MAX_QUERY_IMAGES)

@@ -110,19 +110,26 @@ async def audited(
     return done
 
 
-def _no_parameters(request: Request) -> None:
+# Dependencies are coroutines: FastAPI gives every plain function a thread of its own, which costs more than the answer.
+
+
+async def _runtime(request: Request) -> Runtime:
+    return runtime_of(request)
+
+
+async def _no_parameters(request: Request) -> None:
     for name in request.query_params:
         detail = f"There is no query parameter {shown(name)!r} here; leave it out or send it as a form field."
         raise Problem(Kind.UNKNOWN_FIELD, detail)
 
 
-def _parameters_once(request: Request) -> None:
+async def _parameters_once(request: Request) -> None:
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if times > 1 and name not in REPEATABLE:
             raise Problem(Kind.INVALID_FIELD, f"{shown(name)}: given {times} times; give it once.")
 
 
-RuntimeDep = Annotated[Runtime, Depends(runtime_of)]
+RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 NoParameters = Depends(_no_parameters)
 ParametersOnce = Depends(_parameters_once)
 

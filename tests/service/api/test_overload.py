@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api.limits import REQUEST_BYTES, Uploads
+from service.api.limits import REQUEST_BYTES, TAR, Uploads
 from service.inference.images import decode_and_keep
 from service.settings import Settings
 from tests.drawn_crops import crop, uploads
@@ -33,6 +33,8 @@ def test_a_full_queue_refuses_before_the_body_is_sent(make_settings: Callable[..
             status, headers, problem = answer_of(client)
         assert (status, problem["type"]) == (429, "/problems/queue-full")
         assert int(headers["retry-after"]) >= 1
+        expect(service.client.post("/gallery", content=b"", headers={"Content-Type": TAR}), "queue-full")
+        expect(service.client.post("/erasures", files=uploads(crop(1))), "unsupported-media-type")  # takes no pictures
         assert service.client.post("/query", json={"crop_ids": ["0" * 32]}).status_code == 404  # needs no model
         engine.gate.set()
         assert waiting.result().status_code == 200
