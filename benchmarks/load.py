@@ -78,6 +78,21 @@ def process_of(url: str) -> Process:
     return Process(float(values["process_resident_memory_bytes"]), int(float(values["process_open_fds"])))
 
 
+class _Ended(ConnectionError):
+    """A connection was ended before an answer began."""
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise
+        raise _Ended from error
+    except ConnectionError as error:
+        raise _Ended from error
+
+
 class Connections:
     """Keeps connections to one service open between requests."""
 
@@ -96,10 +111,20 @@ class Connections:
         return Reply(sent - begun, status, time.perf_counter() - sent)
 
     async def _answer(self, request: bytes) -> int:
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
+        """Uses a connection that is open; one that the service ended while it was idle is no failure of a request."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                with suppress(_Ended):
+                    return await self._exchange(reader, writer, request)
+            writer.close()
+        return await self._exchange(*await asyncio.open_connection(self._host, self._port), request)
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> int:
+        """The answer's status; raises _Ended when the connection ends before the first byte of it."""
         try:
             writer.write(request)
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+            head = (await _head(reader)).decode("latin-1").lower()
             length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
             await reader.readexactly(length)
         except BaseException:

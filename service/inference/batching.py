@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.engine import Engine, EngineError, check, self_test
+from service.inference.engine import Engine, EngineError, check, give_way, self_test
 from service.inference.outcomes import Embedded, EmbeddingFailed, Outcome, Outcomes, QueueFull, TooLate, WorkerStopped
 
 logger = logging.getLogger(__name__)
@@ -169,6 +169,7 @@ class BatchWorker:
             raise WorkerStopped(f"No picture can be embedded: {trouble}.")
 
     def _supervise(self) -> None:
+        give_way()
         while not self._stopping:
             try:
                 self._loop()
