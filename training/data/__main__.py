@@ -1,4 +1,4 @@
-"""Print the paper's Table 2 for a data set: `python -m training.data PATH [--layout NAME]`."""
+"""Print the paper's Table 2 for a data set: `python -m training.data PATH [--layout NAME] [--decode]`."""
 
 from __future__ import annotations
 
@@ -7,30 +7,54 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
+from training.packages import INTERRUPTED, needed
 
-from training.data.dataset import DataError
-from training.data.reading import LAYOUTS, read
-from training.data.summary import remarks, table
+with needed(__name__):
+    from rich.console import Console
+    from rich.progress import track
+
+    from training.data.dataset import DataError, Dataset
+    from training.data.images import read_crop
+    from training.data.reading import LAYOUTS, read
+    from training.data.summary import remarks, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 read and found sound, 2 not."""
+    """Exit codes: 0 read and found sound, 2 not, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python -m training.data", description=__doc__)
     parser.add_argument("path", type=Path, help="folder of the data set, or a CSV file")
     parser.add_argument("--layout", choices=LAYOUTS, help="how it is laid out (default: by looking)")
     parser.add_argument("--ignore-cameras", action="store_true", help="take every camera as unknown")
+    parser.add_argument("--decode", action="store_true", help="decode every picture too, and name all that are damaged")
     options = parser.parse_args(arguments)
     try:
         data = read(options.path, options.layout, ignore_cameras=options.ignore_cameras)
+        damaged = find_damaged(data) if options.decode else []
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
     console = Console(highlight=False)
     console.print(table(data))
     for remark in remarks(data):
         console.print(remark, markup=False, soft_wrap=True)
-    return 0
+    for reason in damaged:
+        print(f"error: {reason}", file=sys.stderr)
+    return 2 if damaged else 0
+
+
+def find_damaged(data: Dataset) -> list[str]:
+    """Why pictures cannot be read, a sentence each, with a progress bar on the error stream."""
+    samples = (*data.train, *data.query, *data.gallery, *data.multi_query)
+    damaged = []
+    for sample in track(samples, description="decoding", console=Console(stderr=True), transient=True):
+        try:
+            read_crop(sample, 1, 1)
+        except DataError as error:
+            damaged.append(str(error))
+    return damaged
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def checked(root: Path, data: Dataset, ignore_cameras: bool = False) -> Dataset:
     for part, samples in (("query", data.query), ("gallery", data.gallery)):
         if not samples:
             raise DataError(f"{root} has no {part} picture: nothing could be measured; add some")
-        _check_disjoint(root, data.train, part, samples)
+        _check_disjoint(root, data, part, samples)
     return replace(data, notes=(*data.notes, *_unmatched(root, data)))
 
 
@@ -54,12 +54,12 @@ def _check_train(root: Path, data: Dataset) -> None:
         )
 
 
-def _check_disjoint(root: Path, train: Samples, part: str, samples: Samples) -> None:
-    learnt = {sample.identity: sample for sample in train}
+def _check_disjoint(root: Path, data: Dataset, part: str, samples: Samples) -> None:
+    learnt = {sample.identity: sample for sample in data.train}
     for sample in samples:
         if same := learnt.get(sample.identity):
             raise DataError(
-                f"identity {sample.identity:04d} is in train and {part} of {root} ({same.name}, {sample.name}): "
+                f"identity {data.identity_name(sample.identity)} is in train and {part} of {root} ({same.name}, {sample.name}): "
                 "the split must be disjoint; remove one of them"
             )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 JUNK = -1  # a detection that is no person, or a part of one: ignored by the protocol
 DISTRACTOR = 0  # a person who is no query: counts as a wrong answer
@@ -38,6 +38,17 @@ class Dataset:
     left_out: int = 0  # junk and distractors of the train part: nobody can be learnt from them
     multi_query: tuple[Sample, ...] = ()  # every picture of the queries' identities and cameras, where there are such
     notes: tuple[str, ...] = ()  # what a user should know before hours of training: a sentence each
+    # What one's own people and cameras are called, where that is not their number.
+    identities: Mapping[int, str] = field(default_factory=dict)
+    cameras: Mapping[int, str] = field(default_factory=dict)
+
+    def identity_name(self, identity: int) -> str:
+        """What a person is called: as the benchmarks write it, where the data set has no name for it."""
+        return self.identities.get(identity) or (f"{identity:04d}" if identity >= 0 else str(identity))
+
+    def camera_name(self, camera: int) -> str:
+        """What a camera is called."""
+        return self.cameras.get(camera) or str(camera)
 
 
 def short_name(name: str) -> str:

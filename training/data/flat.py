@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training.data.checks import checked
 from training.data.dataset import DISTRACTOR, JUNK, DataError, Dataset, number_in, readable
-from training.data.own import Picture, build, divide, is_picture
+from training.data.own import Picture, build, divide, is_picture, strays
 
 # Market-1501's 0002_c1s1_000451_03.jpg, DukeMTMC-reID's 0001_c2_f0046182.jpg, CUHK03's 0001_c1_1.png.
 NAME = re.compile(r"(-1|\d+)_c(\d+)(?:s\d+)?_f?\d+(?:_\d+)?(?:\.\w+)+", re.ASCII)
@@ -43,6 +43,7 @@ def read(path: Path | str, ignore_cameras: bool = False) -> Dataset:
         notes.append(f"{nobody} pictures of junk (-1) and distractors (0000) are not read")
     if strangers:
         notes.append(f"{len(strangers)} pictures not named like {EXAMPLE} are not read, such as {strangers[0]}")
+    notes += strays(root, [root])
     data = build(readable(root.resolve().name), divide(root, pictures))
     return checked(root, replace(data, notes=tuple(notes)), ignore_cameras)
 

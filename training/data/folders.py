@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.data.checks import checked
 from training.data.dataset import UNKNOWN_CAMERA, DataError, Dataset, number_in, readable
-from training.data.own import SPLITS, Picture, build, divide, is_picture
+from training.data.own import SPLITS, Picture, build, divide, is_picture, strays
 
 CAMERA = re.compile(r"[^_]+_c(\d+)(?:s\d+)?_")  # as in the benchmarks' names: 0002_c1s1_000451_03.jpg
 
@@ -48,7 +48,7 @@ def holds_identities(root: Path) -> bool:
 
 
 def _left_out(root: Path, places: Sequence[Path]) -> tuple[str, ...]:
-    """Notes on pictures beside the identities' folders and in folders within these, which are not read."""
+    """Notes on what is not read: pictures beside the identities' folders and in folders within these, other files."""
     beside = [path for place in places for path in place.iterdir() if is_picture(path)]
     within = [
         path
@@ -60,12 +60,14 @@ def _left_out(root: Path, places: Sequence[Path]) -> tuple[str, ...]:
         (beside, "beside the identities' folders", "into the folder of their person"),
         (within, "in folders within an identity's folder", "up"),
     )
-    return tuple(
+    misplaced = tuple(
         f"pictures {where} are not read ({len(found)}), such as {readable(str(min(found).relative_to(root)))}: "
         f"move them {whither}"
         for found, where, whither in said
         if found
     )
+    people = [path for place in places for path in place.glob("[!.]*") if path.is_dir()]
+    return misplaced + strays(root, [*dict.fromkeys([root, *places]), *people])
 
 
 def _pictures(root: Path) -> Iterator[Picture]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from training.data.dataset import DataError, Dataset, Sample
+from training.data.dataset import DataError, Dataset, Sample, readable
 
 Split = Literal["train", "query", "gallery"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -34,15 +34,28 @@ class Picture:
         return Sample(self.name, numbers[self.identity], self.camera, self.path.stat().st_size, self.path.read_bytes)
 
 
+def strays(root: Path, places: Sequence[Path]) -> tuple[str, ...]:
+    """A note on the files in some folders of `root` that are not taken for pictures; hidden ones do not count."""
+    found = sorted(
+        readable(str(path.relative_to(root)))
+        for place in places
+        for path in place.glob("[!.]*")
+        if path.is_file() and not is_picture(path)
+    )
+    kinds = ", ".join(sorted(SUFFIXES))
+    return (f"files that are no {kinds} are not read ({len(found)}), such as {found[0]}",) if found else ()
+
+
 def is_picture(path: Path) -> bool:
     """Whether a file is taken for a picture: by its ending, and not hidden."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def build(name: str, parts: Mapping[Split, Sequence[Picture]]) -> Dataset:
+def build(name: str, parts: Mapping[Split, Sequence[Picture]], cameras: Mapping[int, str] | None = None) -> Dataset:
     """The data set of the given parts, each in the order of its names.
 
-    Identities are numbered from 1 in the order of their names: 0 and -1 mean distractors and junk.
+    Identities are numbered from 1 in the order of their names: 0 and -1 mean distractors and junk. `cameras` are the
+    names of cameras that have other names than their numbers.
     """
     people = sorted({picture.identity for part in SPLITS for picture in parts[part]})
     numbers = {identity: number for number, identity in enumerate(people, start=1)}
@@ -50,7 +63,10 @@ def build(name: str, parts: Mapping[Split, Sequence[Picture]]) -> Dataset:
         tuple(picture.sample(numbers) for picture in sorted(parts[part], key=lambda picture: picture.name))
         for part in SPLITS
     )
-    return Dataset(name=name, train=train, query=query, gallery=gallery)
+    people_names = {number: identity for identity, number in numbers.items()}
+    return Dataset(
+        name=name, train=train, query=query, gallery=gallery, identities=people_names, cameras=dict(cameras or {})
+    )
 
 
 def divide(root: Path, pictures: Sequence[Picture]) -> Divided:

@@ -60,10 +60,18 @@ def find_layout(root: Path) -> Layout:
         return _which_cuhk03(root)
     if parts.holds(root, parts.TRAIN) or parts.holds(root, parts.GALLERY):
         return _by_names(root)
+    own: Layout | None = None
     if folders.is_split(root) or folders.holds_identities(root):
-        return "folders"
-    if flat.is_flat(root):
-        return "flat"
+        own = "folders"
+    elif flat.is_flat(root):
+        own = "flat"
+    if own is not None:
+        if told := next((file for file in sorted(root.glob("*.csv")) if table.holds_pictures(file)), None):
+            raise DataError(
+                f"{root} holds {readable(told.name)}, which tells who is on the pictures: give that file as the data "
+                f"set, or say --layout {own} to go by folders and names alone"
+            )
+        return own
     raise DataError(_nothing_found(root))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from training.data.checks import checked
@@ -12,6 +13,9 @@ from training.data.dataset import DIGITS, UNKNOWN_CAMERA, DataError, Dataset, re
 from training.data.own import SPLITS, Divided, Picture, build, divide
 
 NEEDED = ("path", "identity")
+OPTIONAL = ("camera", "split")
+ALIKE = 3  # first letters that make a column's name look like another: cam, camid, cameraId
+BEYOND = "beyond the header"
 
 
 @dataclass(frozen=True)
@@ -26,29 +30,51 @@ class Row:
 
 
 def read(path: Path | str, ignore_cameras: bool = False) -> Dataset:
-    """Read a CSV file with a header; paths are relative to the file's folder, other columns are ignored.
+    """Read a CSV file with a header; paths are relative to the file's folder, other columns are named in a note.
 
     `identity` and `camera` are names of any kind; an empty camera is unknown. `split` is train, query or gallery
     in every line; without it the identities are divided as `own.divide` says.
 
     Raises:
-        DataError: a column, value or picture is missing, a picture comes twice (the message gives the line), or as
-            `own.divide` and `checks.checked` say.
+        DataError: a column, value or picture is missing, a picture or column comes twice, a column looks like a
+            misspelt one, a line has more values than the header (the message names it), or as `own.divide` and
+            `checks.checked` say.
     """
     file = Path(path)
-    rows = _read_rows(file)
+    columns, rows = _read_rows(file)
+    others = [readable(column) for column in columns if column not in (*NEEDED, *OPTIONAL)]
+    notes = (f"columns of {readable(str(file))} that are not read: {', '.join(others)}",) if others else ()
     cameras = number_cameras(row.camera for row in rows)
     pictures = {row.line: _picture(file, row, cameras) for row in rows}
     _check_paths(file, rows)
     if not any(row.split for row in rows):
-        return checked(file, build(readable(file.stem), divide(file, list(pictures.values()))), ignore_cameras)
+        parts = divide(file, list(pictures.values()))
+    else:
+        parts = _as_told(file, rows, pictures)
+    names = {number: name for name, number in cameras.items() if name}
+    data = build(readable(file.stem), parts, names)
+    return checked(file, replace(data, notes=notes), ignore_cameras)
+
+
+def holds_pictures(file: Path) -> bool:
+    """Whether a CSV file's first line names the columns that `read` needs."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            line = opened.readline(10_000)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return set(NEEDED) <= {name.strip().strip('"') for name in line.replace(";", ",").split(",")}
+
+
+def _as_told(file: Path, rows: Sequence[Row], pictures: Mapping[int, Picture]) -> Divided:
+    """The parts that the column `split` tells."""
     parts: Divided = {split: [] for split in SPLITS}
     for row in rows:
         split = next((split for split in SPLITS if split == row.split), None)
         if split is None:
             raise DataError(f"{file}, line {row.line}: split is {row.split!r}, not one of {', '.join(SPLITS)}")
         parts[split].append(pictures[row.line])
-    return checked(file, build(readable(file.stem), parts), ignore_cameras)
+    return parts
 
 
 def number_cameras(names: Iterable[str]) -> dict[str, int]:
@@ -62,29 +88,51 @@ def number_cameras(names: Iterable[str]) -> dict[str, int]:
     return {**numbers, "": UNKNOWN_CAMERA}
 
 
-def _read_rows(file: Path) -> list[Row]:
+def _read_rows(file: Path) -> tuple[list[str], list[Row]]:
+    """The columns' names, and the lines below them."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             delimiter = ";" if ";" in opened.readline() else ","  # as spreadsheets write it in half of Europe
             opened.seek(0)
-            reader = csv.DictReader(opened, skipinitialspace=True, delimiter=delimiter)
+            reader = csv.DictReader(opened, restkey=BEYOND, skipinitialspace=True, delimiter=delimiter)
             columns = [(name or "").strip() for name in reader.fieldnames or ()]
             reader.fieldnames = columns
-            rows = [_row(reader.line_num, values) for values in reader]
+            _check_columns(file, columns)
+            rows = [_row(file, reader.line_num, values) for values in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} cannot be read as a CSV file in UTF-8: {error}") from error
     for column in NEEDED:
-        if column not in columns:
-            raise DataError(f"{file} has no column {column!r} but {columns}: the first line names path, identity, …")
         for row in rows:
             if not getattr(row, column):
                 raise DataError(f"{file}, line {row.line}: no {column}")
     if not rows:
         raise DataError(f"{file} has a header and no line below it: nothing to learn from")
-    return rows
+    return columns, rows
 
 
-def _row(line: int, values: Mapping[str, str | None]) -> Row:
+def _check_columns(file: Path, columns: Sequence[str]) -> None:
+    """Raise DataError unless the header is clear about every column."""
+    for column in NEEDED:
+        if column not in columns:
+            raise DataError(f"{file} has no column {column!r} but {columns}: the first line names path, identity, …")
+    for column in (*NEEDED, *OPTIONAL):
+        if columns.count(column) > 1:
+            raise DataError(f"{file} has {columns.count(column)} columns {column!r}: leave one of them")
+    others = {column.casefold(): column for column in columns if column not in (*NEEDED, *OPTIONAL)}
+    for column in OPTIONAL:
+        if column in columns:
+            continue
+        alike = [name for name in others if name.startswith(column[:ALIKE])] or get_close_matches(column, others)
+        if alike:
+            raise DataError(
+                f"{file} has a column {others[alike[0]]!r} and no {column!r}: is that meant, name it {column!r}; "
+                "if not, give it a name that looks less like it"
+            )
+
+
+def _row(file: Path, line: int, values: Mapping[str, str | None]) -> Row:
+    if BEYOND in values:
+        raise DataError(f'{file}, line {line}: more values than columns; write a value that holds a comma in "quotes"')
     path, identity, camera, split = (
         (values.get(column) or "").strip() for column in ("path", "identity", "camera", "split")
     )

@@ -11,9 +11,9 @@ import torch
 
 from training.loop.files import write_whole
 from training.loop.state import State
+from training.network.stored import LATEST as LATEST
 from training.network.stored import Checkpoint
 
-LATEST = "checkpoint.pt"
 FILE_NAME = re.compile(r"^.*?(?=\(sha256 [0-9a-f]{16}\b)", re.DOTALL)  # before the hash of its content
 IDENTITY = ("classes", "data", "initialisation", "teacher")  # besides the settings, what makes a run this run
 

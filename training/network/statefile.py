@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from training.network.tensors import damaged_part
+
 WRAPPERS = ("state_dict", "model")  # keys under which training programs keep the state dict
 PREFIXES = ("module.", "backbone.", "model.")  # of DataParallel, and of networks that hold the backbone
 OWN = ("conv1.", "bn1.", "layer")  # how the names of a backbone start
@@ -26,7 +28,8 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
         ValueError: there is no such file, or it holds no state dict.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: --weights takes a file, 'imagenet' or 'none'")
+        what = "is no file" if path.exists() else "does not exist"
+        raise ValueError(f"{path} {what}: --weights takes a file, 'imagenet' or 'none'")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     state = _unwrap(_load(path))
@@ -43,12 +46,18 @@ def _load(path: Path) -> Any:
         except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"{path} is no safetensors file: {error}") from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        damaged = damaged_part(path)
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # pickle, zip and torch each raise their own; torch's text advises to load it unsafely
         raise ValueError(
             f"{path} is no PyTorch state dict: it cannot be read, or holds other objects than tensors; "
             "save the state dict alone"
         ) from error
+    if damaged:
+        raise ValueError(f"{path} is damaged (the checksum of its part {damaged} is wrong): copy or download it again")
+    return state
 
 
 def _unwrap(content: Any) -> Any:

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from training.config import Config, ConfigError
 from training.network.model import Embedder, ReIDNet
-from training.network.tensors import first_unusable
+from training.network.tensors import damaged_part, first_unusable
 
+LATEST = "checkpoint.pt"
 MOST_CLASSES = 10_000_000
+REMEDY = "take a copy of it from a backup, or train anew in another --run folder"
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -56,17 +58,29 @@ class Checkpoint:
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint.
 
+    Args:
+        path: a checkpoint, or the folder of the run that wrote it.
+
     Raises:
-        ValueError: the file is no checkpoint of `training/train.py`, or one with settings that this version has not.
+        ValueError: the file is no checkpoint of `training/train.py`, a damaged one, or one with settings that this
+            version has not.
     """
+    path = Path(path)
+    if path.is_dir():
+        path /= LATEST
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+        damaged = damaged_part(path)
+        state: Any = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist: give a run's folder or its {LATEST}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except MemoryError:
         raise
-    except (IsADirectoryError, PermissionError) as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:  # pickle, zip and torch each raise their own; torch's text advises to load it unsafely
-        raise ValueError(f"{path} is no checkpoint of training/train.py, or a damaged one") from error
+        raise ValueError(f"{path} is no checkpoint of training/train.py, or a damaged one: {REMEDY}") from error
+    if damaged:
+        raise ValueError(f"{path} is damaged (the checksum of its part {damaged} is wrong): {REMEDY}")
     missing = [key for key in FORM if key not in state] if isinstance(state, dict) else list(FORM)
     if missing:
         raise ValueError(f"{path} is no checkpoint of training/train.py: it has no {', '.join(missing)}")
@@ -78,7 +92,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         config = Config.from_dict(state["config"])
     except ConfigError as error:
         raise ValueError(f"{path} was trained with other settings than this version has: {error}") from error
-    return Checkpoint(Path(path), state, config)
+    return Checkpoint(path, state, config)
 
 
 def load_checkpoint_model(checkpoint: Checkpoint) -> Embedder:

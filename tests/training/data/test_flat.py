@@ -26,6 +26,7 @@ def test_names_tell_person_and_camera(tmp_path: Path) -> None:
         f"{tmp_path} is read as flat",
         "2 pictures of junk (-1) and distractors (0000) are not read",
         "1 pictures not named like 0002_c1s1_000451_03.jpg are not read, such as cover.webp",
+        "files that are no .jpeg, .jpg, .png, .webp are not read (1), such as notes.txt",
     )
 
 

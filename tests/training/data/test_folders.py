@@ -31,6 +31,7 @@ def test_a_folder_per_identity(tmp_path: Path) -> None:
     assert data.notes == (
         "pictures beside the identities' folders are not read (1), such as stray.jpg: move them into the folder of "
         "their person",
+        "files that are no .jpeg, .jpg, .png, .webp are not read (1), such as anna/notes.txt",
     )
     assert {read_crop(sample, 16, 8).shape for sample in everything} == {(16, 8, 3)}
     assert data.train[0].read() == (tmp_path / data.train[0].name).read_bytes()

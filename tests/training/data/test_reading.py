@@ -74,7 +74,9 @@ def test_ones_own_folders_and_tables(tmp_path: Path) -> None:
     write_pictures(tmp_path / "parts", [f"train/{name}" for name in names])
     assert find_layout(tmp_path / "parts") == "folders"
     (tmp_path / "flat" / "all.csv").write_text("path,identity\n" + "\n".join(f"{name},{name[0]}" for name in names))
-    by_table, by_folder = read(tmp_path / "flat" / "all.csv"), read(tmp_path / "flat")
+    with pytest.raises(DataError, match=r"flat holds all\.csv, which tells who is .* or say --layout folders"):
+        read(tmp_path / "flat")
+    by_table, by_folder = read(tmp_path / "flat" / "all.csv"), read(tmp_path / "flat", "folders")
     assert by_table.notes == (f"{tmp_path / 'flat' / 'all.csv'} is read as csv",)
     assert [sample.name for sample in by_table.train] == [sample.name for sample in by_folder.train]
 

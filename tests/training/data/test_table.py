@@ -37,6 +37,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, encoding: str) -> None:
     assert {sample.camera for sample in everything} == {UNKNOWN_CAMERA}
     assert {sample.name: sample.identity for sample in everything} == {f"crops/{n}.jpg": 1 + n // 4 for n in range(16)}
     assert (data.name, len(data.train), len(data.query), len(data.gallery)) == ("pictures", 8, 2, 6)
+    assert data.notes == (f"columns of {tmp_path / 'pictures.csv'} that are not read: taken",)
     assert data.query[0].read() == (tmp_path / data.query[0].name).read_bytes()
 
 
@@ -90,6 +91,11 @@ def test_cameras_are_numbered(names: list[str], numbers: dict[str, int]) -> None
     ("text", "message"),
     [
         ("path,person\ncrops/1.jpg,anna", r"has no column 'identity' but \['path', 'person'\]"),
+        ("path,identity,cam\ncrops/1.jpg,anna,1", "a column 'cam' and no 'camera': is that meant, name it 'camera'"),
+        ("path,identity,Camera_ID\ncrops/1.jpg,anna,1", "a column 'Camera_ID' and no 'camera'"),
+        ("path,identity,Split\ncrops/1.jpg,anna,train", "a column 'Split' and no 'split'"),
+        ("path,identity,identity\ncrops/1.jpg,anna,bert", "has 2 columns 'identity': leave one of them"),
+        ("path,identity\ncrops/1.jpg,anna\ncrops/2.jpg,Miller, anna", "line 3: more values than columns"),
         ("path|identity\ncrops/1.jpg|anna", "has no column 'path'"),
         ("", "has no column 'path'"),
         ("path,identity\n", "a header and no line below it"),
@@ -118,3 +124,10 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00path")
     with pytest.raises(DataError, match="cannot be read as a CSV file in UTF-8"):
         table.read(path)
+
+
+def test_names_are_kept(tmp_path: Path) -> None:
+    text = "path,identity,camera\n" + rows("crops/{n}.jpg", "{person}", "gate {shot}")
+    data = table.read(write_table(tmp_path, text))
+    assert [data.camera_name(camera) for camera in (1, 4)] == ["gate 0", "gate 3"]
+    assert [data.identity_name(identity) for identity in (1, 4, 17)] == ["anna", "dora", "0017"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from zipfile import ZipFile
 from typing import Any
 
 import pytest
@@ -89,11 +90,13 @@ def test_a_checkpoint_from_before_the_other_attentions_loads(tmp_path: Path) -> 
 def test_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (broken := tmp_path / "broken.pt").write_bytes(b"no zip")
     torch.save({"model": {}, "epoch": 1}, part := tmp_path / "part.pt")
-    with pytest.raises(ValueError, match=r"broken\.pt is no checkpoint of training/train\.py, or a damaged one$"):
+    with pytest.raises(
+        ValueError, match=r"broken\.pt is no checkpoint of training/train\.py, or a damaged one: take a copy"
+    ):
         read_checkpoint(broken)
-    with pytest.raises(ValueError, match=r"cannot be read: .*Is a directory"):
+    with pytest.raises(ValueError, match=r"/checkpoint\.pt does not exist: give a run's folder or its checkpoint\.pt$"):
         read_checkpoint(tmp_path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match=r"missing\.pt does not exist"):
         read_checkpoint(tmp_path / "missing.pt")
     with pytest.raises(ValueError, match=r"part\.pt is no checkpoint of training/train\.py: it has no config, classes"):
         read_checkpoint(part)
@@ -136,8 +139,27 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path, kept: float) -> None:
     torch.save(checkpoint_of(drawn(SMOKE), SMOKE), path := tmp_path / "checkpoint.pt")
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
-    with pytest.raises(ValueError, match=r"checkpoint\.pt is no checkpoint of training/train\.py, or a damaged one$"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is no checkpoint of training/train\.py, or a damaged one:"):
         read_checkpoint(path)
+
+
+def test_flipped_bits_are_refused_wherever_they_lie(tmp_path: Path) -> None:
+    torch.save(checkpoint_of(drawn(SMOKE), SMOKE), path := tmp_path / "checkpoint.pt")
+    sound = path.read_bytes()
+    with ZipFile(path) as parts:
+        weights = [part for part in parts.infolist() if "/data/" in part.filename and part.file_size > 1000]
+    assert weights
+    for part in weights[:: len(weights) // 3]:
+        rotten = bytearray(sound)
+        rotten[part.header_offset + part.file_size // 2] ^= 0x04
+        path.write_bytes(rotten)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is (damaged|no checkpoint)"):
+            read_checkpoint(path)
+
+
+def test_a_run_folder_stands_for_its_checkpoint(tmp_path: Path) -> None:
+    torch.save(checkpoint_of(drawn(SMOKE), SMOKE), tmp_path / "checkpoint.pt")
+    assert read_checkpoint(tmp_path).path == tmp_path / "checkpoint.pt"
 
 
 def test_settings_of_a_network_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
