@@ -18,14 +18,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from training.packages import needed
+from training.packages import INTERRUPTED, needed
 
 with needed(__name__):
     import torch
     from rich.console import Console
-    from rich.logging import RichHandler
 
-    from training.arguments import add_teacher, count, positive, teacher_of
+    from training.arguments import add_teacher, count, path, positive, speak, teacher_of
     from training.config import PRESETS, ConfigError, build_config
     from training.data.cache import check_readable
     from training.data.dataset import short_name
@@ -36,6 +35,7 @@ with needed(__name__):
     from training.loop.engine import NotFinite
     from training.loop.files import NotWritten
     from training.loop.fit import check_fit
+    from training.loop.memory import OutOfMemory
     from training.network.device import find_device
     from training.train import DRAWN, RUNS, draw_data
 
@@ -44,12 +44,10 @@ ALL = "all"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 all runs are finished; 1 interrupted or a full disk (the same command continues), or a run failed;
-    2 bad input."""
+    """Exit codes: 0 all runs are finished; 1 a full disk (the same command continues), or a run failed; 2 bad input;
+    130 interrupted (the same command continues)."""
     arguments = parse(argv)
-    console = Console(stderr=True)
-    handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    console = speak()
     try:
         failed = ablate(arguments, sys.argv[1:] if argv is None else argv, console)
     except NotWritten as error:
@@ -60,13 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("stopped: the same command continues the ablation", file=sys.stderr)
-        return 1
+        return INTERRUPTED
     for reason in failed:
         print(f"failed: {reason}", file=sys.stderr)
     return int(bool(failed))
 
 
-def ablate(arguments: argparse.Namespace, argv: Sequence[str], console: Console) -> list[str]:
+def ablate(arguments: argparse.Namespace, argv: Sequence[str], console: Console | None) -> list[str]:
     """Run what is not finished, print the tables, and return why runs failed."""
     tables = [table for table in TABLES if arguments.table in (ALL, str(table.number))]
     gpus = visible_gpus(arguments.gpus, os.environ)
@@ -88,7 +86,7 @@ def ablate(arguments: argparse.Namespace, argv: Sequence[str], console: Console)
     return progress.failed
 
 
-def prepare(arguments: argparse.Namespace, console: Console) -> Ablation:
+def prepare(arguments: argparse.Namespace, console: Console | None) -> Ablation:
     """The settings, the data set, drawn where none is given and its test pictures found readable, and the folder."""
     base = base_config(build_config(arguments.preset, arguments.config, arguments.set))
 
@@ -146,13 +144,13 @@ class Progress:
             self.ablation.write_tables(self.tables, self.jobs)
 
 
-def run_here(waiting: Sequence[Job], progress: Progress, device: torch.device, console: Console) -> None:
+def run_here(waiting: Sequence[Job], progress: Progress, device: torch.device, console: Console | None) -> None:
     """One run after another, in this process; one that fails by itself does not stop the others."""
     for job in waiting:
         progress.begin(job)
         try:
             progress.ablation.run(job, device, console)
-        except (NotFinite, torch.OutOfMemoryError) as error:
+        except (NotFinite, OutOfMemory) as error:
             progress.end(job, str(error))
         else:
             progress.end(job, None)
@@ -178,9 +176,9 @@ def run_on_gpus(waiting: Sequence[Job], progress: Progress, gpus: Sequence[str],
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="default: paper")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings over the preset's")
+    parser.add_argument("--config", type=path, metavar="FILE", help="TOML file with settings over the preset's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; repeatable")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="data set (smoke draws one)")
+    parser.add_argument("--data", type=path, metavar="PATH", help="data set (smoke draws one)")
     parser.add_argument("--layout", choices=LAYOUTS, help="of the data (default: found out by looking)")
     parser.add_argument("--ignore-cameras", action="store_true", help="take every camera as unknown")
     parser.add_argument(
@@ -190,7 +188,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     tables = [ALL, *(str(table.number) for table in TABLES)]
     parser.add_argument("--table", choices=tables, default=ALL, help="only the runs of one table")
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="runs of each kind (default: 1)")
-    parser.add_argument("--runs", type=Path, metavar="FOLDER", help=f"for the run folders (default: in {RUNS})")
+    parser.add_argument("--runs", type=path, metavar="FOLDER", help=f"for the run folders (default: in {RUNS})")
     parser.add_argument("--only", metavar="NAME", help="one run, by its folder's name, and no tables")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default, help=f"cpu, cuda or cuda:N (here: {default})")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.logging import RichHandler
 
 from training.config import ConfigError
 from training.retrieval.onnx_model import INPUT_LAYOUTS
@@ -14,6 +18,13 @@ if TYPE_CHECKING:  # it needs torch, which evaluating an ONNX file does not
 
 MOST = 1_000_000
 MOST_THREADS = 1024
+
+
+def path(text: str) -> Path:
+    """A path; an empty one would be the working directory, which nobody means."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("an empty path, or one with a zero byte in it")
+    return Path(text)
 
 
 def positive(text: str) -> int:
@@ -42,11 +53,28 @@ def _whole(text: str, low: int, high: int) -> int:
     return number
 
 
+def speak(first: bool = True) -> Console | None:
+    """Let the log appear on the error stream: beside progress bars where that is a terminal, else as plain lines.
+
+    Of several processes only the first has progress bars, and the others only fail.
+    """
+    if not first:
+        logging.basicConfig(level=logging.ERROR)
+        return None
+    console = Console(stderr=True)
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    else:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    return console
+
+
 def add_teacher(parser: argparse.ArgumentParser) -> None:
     """The teacher to distil from, which `teacher_of` reads again."""
     parser.add_argument(
         "--teacher",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="to distil from: an ONNX model, or a .npy file with a row a training picture in name order",
     )

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -177,7 +178,9 @@ class Config:
         hints = get_type_hints(cls)
         unknown = sorted(set(values) - set(hints))
         if unknown:
-            raise ConfigError(f"no setting is called {unknown[0]!r}; there are {', '.join(hints)}")
+            alike = get_close_matches(unknown[0], hints, n=1)
+            meant = f"did you mean {alike[0]}?" if alike else f"there are {', '.join(hints)}"
+            raise ConfigError(f"no setting is called {unknown[0]!r}; {meant}")
         return cls(**{key: typed(key, value, hints[key]) for key, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
@@ -240,7 +243,14 @@ def build_config(preset: str, file: Path | None = None, overrides: Sequence[str]
         raise ConfigError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
     values = dict(PRESETS[preset])
     if file is not None:
-        values |= parse_file(file)
+        told = parse_file(file)
+        try:
+            Config.from_dict(told)
+        except Misfit:  # which the preset and the overrides may mend
+            pass
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from error
+        values |= told
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:

@@ -14,14 +14,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.packages import missing, needed
+from training.packages import INTERRUPTED, missing, needed
 
 with needed(__name__):
     import torch
     from rich.console import Console
-    from rich.logging import RichHandler
 
-    from training.arguments import add_teacher, teacher_of
+    from training.arguments import add_teacher, path, speak, teacher_of
     from training.config import PRESETS, Config, ConfigError, Misfit, build_config
     from training.data import synthetic
     from training.data.cache import check_readable
@@ -32,6 +31,7 @@ with needed(__name__):
     from training.loop.engine import NotFinite
     from training.loop.files import NotWritten
     from training.loop.fit import check_fit
+    from training.loop.memory import OutOfMemory
     from training.loop.trainer import Trainer
     from training.network.device import find_device
     from training.network.stored import read_checkpoint
@@ -49,12 +49,13 @@ class Refused(RuntimeError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 trained and exported; 1 stopped before that (interrupted or a full disk: the same command
-    continues; not finite or an export refused: the message says what to do); 2 bad input."""
+    """Exit codes: 0 trained and exported; 1 stopped before that (short of disk or memory: the same command continues;
+    not finite or an export refused: the message says what to do); 2 bad input; 130 interrupted (the same command
+    continues)."""
     arguments = parse(argv)
     try:
         train(arguments)
-    except (NotFinite, NotWritten, Refused) as error:
+    except (NotFinite, NotWritten, OutOfMemory, Refused) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"stopped: {interrupt}" if str(interrupt) else "stopped", file=sys.stderr)
-        return 1
+        return INTERRUPTED
     return 0
 
 
@@ -71,7 +72,7 @@ def train(arguments: argparse.Namespace) -> None:
     config = find_config(arguments)
     export_all = None if arguments.no_export else load_exporter()  # before hours of training, not after
     with joined(find_device(arguments.device)) as (processes, device):
-        console = speak(processes)
+        console = speak(processes.first)
         data, run = find_data(arguments, config, processes)
         for note in data.notes:
             log.info(note)
@@ -81,8 +82,25 @@ def train(arguments: argparse.Namespace) -> None:
         if processes.first:
             check_readable((*data.query, *data.gallery), console=console)
         trained = trainer.train(arguments.weights, teacher_of(arguments))
-    if export_all is not None and processes.first:
+    if export_all is None or not processes.first:
+        return
+    if is_exported(trained, run):
+        log.info("%s is complete: its model files and %s are of this checkpoint", run, runlog.RESULTS)
+    else:
         export_all(trained, data, run, console)
+
+
+def is_exported(trained: Path, run: Path) -> bool:
+    """Whether all that an export writes is there, and was written after the checkpoint."""
+    from training.export import DEFAULT_PRECISIONS
+
+    written = [*(model_file(run, precision) for precision in DEFAULT_PRECISIONS), run / runlog.RESULTS]
+    return all(path.is_file() and path.stat().st_mtime_ns > trained.stat().st_mtime_ns for path in written)
+
+
+def model_file(run: Path, precision: str) -> Path:
+    """Where a run's exported model lies."""
+    return run / f"model-{precision}.onnx"
 
 
 def find_config(arguments: argparse.Namespace) -> Config:
@@ -94,17 +112,6 @@ def find_config(arguments: argparse.Namespace) -> Config:
             data = read(arguments.data, arguments.layout, ignore_cameras=arguments.ignore_cameras)
             check_fit(misfit.mended, data.train, earlier=misfit)
         raise
-
-
-def speak(processes: Processes) -> Console | None:
-    """Let the log appear beside progress bars on a console: the first process's, for the others only fail."""
-    if not processes.first:
-        logging.basicConfig(level=logging.ERROR)
-        return None
-    console = Console(stderr=True)
-    handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-    return console
 
 
 def find_data(arguments: argparse.Namespace, config: Config, processes: Processes) -> tuple[Dataset, Path]:
@@ -154,7 +161,7 @@ def load_exporter() -> Exporter:
         for precision in DEFAULT_PRECISIONS:
             log.info("exporting %s", precision)
             try:
-                exported = export(checkpoint, data, run / f"model-{precision}.onnx", precision, console=console)
+                exported = export(checkpoint, data, model_file(run, precision), precision, console=console)
             except ExportError as error:
                 raise Refused(f"{error}; the checkpoint is {trained}") from error
             log.info(exported.summary())
@@ -168,12 +175,12 @@ def load_exporter() -> Exporter:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=list(PRESETS), default="strong")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings over the preset's")
+    parser.add_argument("--preset", choices=list(PRESETS), default="strong", help="default: strong")
+    parser.add_argument("--config", type=path, metavar="FILE", help="TOML file with settings over the preset's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; repeatable")
     parser.add_argument(
         "--data",
-        type=Path,
+        type=path,
         metavar="PATH",
         help="folder of a data set, or a CSV file (smoke draws one)",
     )
@@ -183,7 +190,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--weights", default="none", metavar="FILE", help="state dict for the backbone, 'imagenet' or 'none'"
     )
     add_teacher(parser)
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help=f"run folder (default: in {RUNS})")
+    parser.add_argument("--run", type=path, metavar="FOLDER", help=f"run folder (default: in {RUNS})")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default, help=f"cpu, cuda or cuda:N (here: {default})")
     parser.add_argument("--no-export", action="store_true", help="stop after the last checkpoint")

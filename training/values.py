@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 TINY = 5e-324  # the least positive float: more than zero
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 SHOWN = 10**20  # a number that a message still shows
 
 
@@ -84,5 +85,5 @@ def typed(key: str, value: Any, hint: Any) -> Any:
         except OverflowError as error:
             raise ConfigError(f"{key} is {shown(value)}: a finite number is needed") from error
     if type(value) is not hint:
-        raise ConfigError(f"{key} is a {hint.__name__}, not {shown(value)}")
+        raise ConfigError(f"{key} is {KINDS[hint]}, not {shown(value)}")
     return value

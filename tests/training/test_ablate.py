@@ -130,7 +130,7 @@ def test_a_stopped_ablation_continues(
     once = command(drawn, tmp_path, "--table", "6", "--set", "epochs=1")
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train", interrupted)
-        assert ablate.main(once) == 1
+        assert ablate.main(once) == 130
     assert "the same command continues" in capsys.readouterr().err
     (table,) = json.loads((tmp_path / "tables.json").read_text())  # of what was finished
     assert [row["ours"] is None for row in table["rows"]] == [False, True]

@@ -26,17 +26,18 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("epoch_count=3", "no setting is called 'epoch_count'"),
+        ("epochs_count=3", "no setting is called 'epochs_count'; did you mean epochs"),
+        ("xyz=3", "no setting is called 'xyz'; there are layers, "),
         ("epochs", "key=value"),
-        ("epochs=many", "epochs is a int"),
+        ("epochs=many", "epochs is a whole number"),
         ("epochs=0", "from 1 to 1000000"),
         ("flip=2", "from 0 to 1"),
         ("last_stride=3", "one of 1, 2"),
         ("layers=[1, 2]", "list of 4"),
-        ("bnneck='yes'", "bnneck is a bool"),
+        ("bnneck='yes'", "bnneck is true or false"),
         ("frozen_stages=6", "from 0 to 5"),
-        ("epochs=true", "epochs is a int"),
-        ("flip=true", "flip is a float"),
+        ("epochs=true", "epochs is a whole number"),
+        ("flip=true", "flip is a number"),
         ("last_stride=true", "one of 1, 2"),
         ("last_stride=1.0", "one of 1, 2"),
         ("learning_rate=0", "above 0"),
@@ -69,7 +70,7 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
         ("precision=fp8", "one of fp32, bf16, fp16"),
         ("attention=cross", "one of none, spatial, self"),
         ("group=camera_id", "one of identity, camera"),
-        ("compile=1", "compile is a bool"),
+        ("compile=1", "compile is true or false"),
         ("eval_every=-1", "from 0 to"),
         ("embedding_dim=9000", "from 0 to 8192"),
         ("calibration_identities=1", "two identities or more"),
@@ -143,3 +144,12 @@ def test_bad_preset_and_file(tmp_path: Path) -> None:
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text("epochs = 7", encoding="utf-8-sig")
     assert build_config("smoke", tmp_path / "own.toml").epochs == 7
+
+
+def test_the_file_of_an_unknown_setting_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("epchs = 3")
+    with pytest.raises(ConfigError, match=r"own\.toml: no setting is called 'epchs'; did you mean epochs\?"):
+        build_config("smoke", file)
+    file.write_text("epochs = 3")  # less than the warm-up of the defaults, not of the preset
+    assert build_config("smoke", file).epochs == 3

@@ -21,6 +21,7 @@ from training.data.dataset import Dataset, short_name
 from training.loop import checkpoint
 from training.loop.distributed import Processes
 from training.loop.files import NotWritten
+from training.loop.memory import OutOfMemory
 from training.loop.trainer import Trainer
 from training.modelfile import parity
 from training.network.stored import Checkpoint
@@ -108,8 +109,9 @@ def test_a_few_people_of_ones_own_get_through_with_one_paste(
             1,
             "stopped: checkpoint.pt could not be written",
         ),
-        (KeyboardInterrupt("a.pt holds the 2 complete epochs"), 1, "stopped: a.pt holds the 2 complete epochs"),
-        (KeyboardInterrupt(), 1, "stopped\n"),
+        (KeyboardInterrupt("a.pt holds the 2 complete epochs"), 130, "stopped: a.pt holds the 2 complete epochs"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+        (OutOfMemory("the memory of this machine does not suffice"), 1, "stopped: the memory of this machine"),
     ],
 )
 def test_a_run_that_stops_says_why(
@@ -202,7 +204,39 @@ def test_only_the_first_process_draws_and_speaks(tmp_path: Path, monkeypatch: py
     for rank in range(2):
         find_data(arguments, build_config("smoke"), Processes(rank, 2))
         assert drawn == [tmp_path / "drawn"]
-    assert train.speak(Processes(1, 2)) is None
+
+
+def test_a_finished_run_is_not_exported_again(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    exported: list[Path] = []
+
+    def export_all(trained: Path, _data: Dataset, run: Path, _console: object) -> None:
+        exported.append(trained)
+        for name in ("model-fp32.onnx", "model-int8.onnx", "results.json"):
+            (run / name).write_text("{}")
+
+    monkeypatch.setattr(train, "load_exporter", lambda: export_all)
+    for _ in range(2):
+        assert main(smoke_command(drawn, tmp_path)) == 0
+    assert exported == [tmp_path / "checkpoint.pt"]
+    assert "is complete" in caplog.text
+    (tmp_path / "results.json").unlink()
+    assert main(smoke_command(drawn, tmp_path)) == 0
+    assert len(exported) == 2
+
+
+def test_a_refused_run_leaves_nothing(drawn: Path, tmp_path: Path) -> None:
+    assert main(smoke_command(drawn, tmp_path / "run", "--weights", "absent.pt")) == 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--data", "--run", "--config"])
+def test_an_empty_path_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([option, ""])
+    assert f"argument {option}: an empty path" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", ["query", "bounding_box_test"])

@@ -58,8 +58,9 @@ def _check_disjoint(root: Path, data: Dataset, part: str, samples: Samples) -> N
     learnt = {sample.identity: sample for sample in data.train}
     for sample in samples:
         if same := learnt.get(sample.identity):
+            name = data.identity_name(sample.identity)
             raise DataError(
-                f"identity {data.identity_name(sample.identity)} is in train and {part} of {root} ({same.name}, {sample.name}): "
+                f"identity {name} is in train and {part} of {root} ({same.name}, {sample.name}): "
                 "the split must be disjoint; remove one of them"
             )
 

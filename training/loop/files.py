@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,8 @@ class NotWritten(OSError):
 def locked(folder: Path) -> Iterator[None]:
     """Keep other commands out of a run's folder; the system lets go of it when the process ends, however it ends.
 
+    Where what is done within fails and leaves nothing in the folder, that is gone too.
+
     Raises:
         ValueError: another command is in it.
     """
@@ -30,7 +32,14 @@ def locked(folder: Path) -> Iterator[None]:
             raise ValueError(
                 f"another command is training in {folder}: wait until it has ended, or give another --run folder"
             ) from error
-        yield
+        try:
+            yield
+        except BaseException:
+            if [path.name for path in folder.iterdir()] == [LOCK]:  # refused before anything was written
+                with suppress(OSError):  # it may be a mount
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
+            raise
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -46,9 +55,10 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    # torch's writer may turn a failed write into a RuntimeError.
     except (OSError, RuntimeError) as error:
-        raise NotWritten(f"{path} could not be written ({error}); {_remains(path)}") from error
+        # torch's writer turns a failed write into a RuntimeError about positions in the file.
+        reason = str(error) if isinstance(error, OSError) else "the disk is full, or it fails"
+        raise NotWritten(f"{path} could not be written ({reason}); {_remains(path)}") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,17 +120,24 @@ def _truncate(path: Path, epochs: int) -> list[dict[str, Any]]:
     """The records that are left."""
     if not path.is_file():
         return []
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            done = int(record["epoch"])
-        except (ValueError, KeyError, TypeError):
-            break
-        if done <= epochs:
-            kept.append(record)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    kept = [record for record in whole_records(text) if record["epoch"] <= epochs]
     write_text(path, "".join(f"{json.dumps(record)}\n" for record in kept))
     return kept
+
+
+def whole_records(text: str) -> Iterator[dict[str, Any]]:
+    """The lines of log.jsonl or steps.jsonl up to the first that is torn or damaged."""
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(record, dict) or type(record.get("epoch")) is not int:
+            return
+        if type(record.get("batches", 0)) is not int:
+            return
+        yield record
 
 
 def write_json(path: Path, record: Any) -> None:

@@ -25,6 +25,7 @@ from training.loop.feed import Feed
 from training.loop.files import locked
 from training.loop.fit import check_fit
 from training.loop.learner import Learner
+from training.loop.memory import enough_memory
 from training.loop.precision import check_precision
 from training.loop.probe import attention_figures
 from training.loop.progress import epoch_progress
@@ -40,6 +41,7 @@ from training.retrieval.torch_model import NetworkModel
 log = logging.getLogger("training")
 PROBED = 32  # training pictures on which the attention is looked at after every epoch
 MEASURED_BATCH = 64
+COLLAPSED = 0.01  # nats of attention_entropy, where attending to all alike has 2 to 5
 MEASURED = "mAP"  # one of the figures that an epoch's line in the log has where it was measured
 
 Record = dict[str, Any]
@@ -72,6 +74,7 @@ class Trainer:
         processes: Processes | None = None,
     ) -> None:
         self.config, self.data, self.run, self.console = config, data, run, console
+        self.warned = False
         self.device = torch.device(device)
         self.processes = processes or Processes()
         if warning := check_precision(config, self.device):
@@ -97,10 +100,11 @@ class Trainer:
                 another command is training.
             NotFinite: a loss or the gradient stopped being a number.
             NotWritten: the disk is full; the earlier checkpoint is as it was.
+            OutOfMemory: of the device or the machine; the earlier checkpoint is as it was.
             KeyboardInterrupt: with a sentence about what is kept.
         """
         self.run.mkdir(parents=True, exist_ok=True)
-        with locked(self.run) if self.processes.first else nullcontext():
+        with locked(self.run) if self.processes.first else nullcontext(), enough_memory():
             return self.train_alone(weights, teacher)
 
     def train_alone(self, weights: str, teacher: TeacherFile | None) -> Path:
@@ -111,6 +115,8 @@ class Trainer:
         if earlier is not None:
             done = checkpoint.resume(earlier, state)
             log.info("continuing %s after epoch %d of %d", self.run, done, self.config.epochs)
+        else:
+            log.info("the run is in %s", self.run)
         self.processes.agree({"complete epochs": done, "training pictures": provenance["data"]["sha256"]})
         starts = earlier.environments if earlier else []
         provenance["environments"] = [*starts, runlog.environment(self.device, self.processes.size)]
@@ -180,7 +186,19 @@ class Trainer:
                 if self.due(epoch + 1):
                     record |= self.measure(state)  # only now: where it fails, the epoch is kept
                 show(record)
+                self.warn_of_collapse(record)
                 log.info(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
+
+    def warn_of_collapse(self, record: Record) -> None:
+        """Once: an attention that looks at one position alone passes no gradient and does not come back by itself."""
+        entropy = record.get("attention_entropy")
+        if entropy is not None and entropy < COLLAPSED and not self.warned:
+            self.warned = True
+            log.warning(
+                "the attention has collapsed: attention_entropy is %.2g nats, each position attends to one alone; "
+                "start a new run with a smaller score_factor (0.1), or with scale_scores=true",
+                entropy,
+            )
 
     def train_epoch(self, epoch: int, state: State) -> tuple[Record, list[Step]]:
         """One epoch from its own seed: interrupted and begun again it is the same."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,3 +69,17 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"error: {tmp_path} has neither bounding_box_train/")
+
+
+def test_the_command_names_every_damaged_picture(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(drawn, tmp_path / "data")
+    assert main([str(data), "--decode"]) == 0
+    victims = [min((data / part).iterdir()) for part in ("query", "bounding_box_train")]
+    for victim in victims:
+        victim.write_bytes(victim.read_bytes()[:100])
+    assert main([str(data)]) == 0
+    assert main([str(data), "--decode"]) == 2
+    errors = capsys.readouterr().err
+    assert all(f"error: {victim.name}: not a readable picture" in errors for victim in victims)

@@ -58,3 +58,15 @@ def test_a_folder_is_one_commands(tmp_path: Path) -> None:
         pass
     with locked(tmp_path):
         pass
+
+
+def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    (folder := tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match="refused"), locked(folder):
+        raise ValueError("refused")
+    assert not folder.exists()
+    folder.mkdir()
+    with pytest.raises(ValueError, match="refused"), locked(folder):
+        (folder / "log.jsonl").touch()
+        raise ValueError("refused")
+    assert (folder / "log.jsonl").is_file()

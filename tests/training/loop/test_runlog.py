@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.training.loop.tiny import steps_of
@@ -23,6 +24,15 @@ def test_what_is_trained_again_is_dropped(tmp_path: Path) -> None:
     assert lines == '{"epoch": 1, "batches": 2}\n{"epoch": 2, "batches": 2}\n'
     assert [(line["epoch"], line["step"]) for line in steps_of(tmp_path)] == [(1, 1), (1, 2), (2, 3), (2, 4)]
     assert sorted(path.name for path in tmp_path.iterdir()) == [runlog.LOG, runlog.STEPS]
+
+
+@pytest.mark.parametrize(
+    "damaged", ['{"epoch": 1e999}', "[" * 100_000, '{"epoch": 2, "batches": "x"}', "[2]", '{"epoch": "2"}', "\0", "{}"]
+)
+def test_a_damaged_line_ends_what_is_kept(damaged: str, tmp_path: Path) -> None:
+    (tmp_path / runlog.LOG).write_text(f'{{"epoch": 1, "batches": 2}}\n{damaged}\n{{"epoch": 2, "batches": 2}}\n')
+    assert runlog.truncate(tmp_path, 2) == 2
+    assert (tmp_path / runlog.LOG).read_text() == '{"epoch": 1, "batches": 2}\n'
 
 
 def test_nothing_to_drop(tmp_path: Path) -> None:

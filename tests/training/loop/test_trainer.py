@@ -342,3 +342,12 @@ def test_bfloat16_trains(data: Dataset, tmp_path: Path) -> None:
     config: Config = tiny("epochs=1", "precision=bf16")
     Trainer(config, data, tmp_path, "cpu").train("none")
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights_of(tmp_path).values())
+
+
+def test_a_collapsed_attention_is_told_once(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trainer, "attention_figures", lambda *_: {"attention_entropy": 4e-13})
+    Trainer(tiny("epochs=2"), data, tmp_path, "cpu").train("none")
+    assert caplog.text.count("attention has collapsed: attention_entropy is 4e-13") == 1
+    assert "score_factor" in caplog.text

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from zipfile import ZipFile
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import torch
