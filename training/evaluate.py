@@ -1,6 +1,7 @@
 """Measure a model on a data set: `python training/evaluate.py models/market1501-int8.onnx --data market1501`.
 
-The model is an ONNX file, run without torch; a checkpoint of a training run; or a folder with embeddings
+The model is an ONNX file, run without torch; a checkpoint of a training run, or
+the run's folder; or a folder with embeddings
 computed elsewhere (query.npy and gallery.npy, float [N, D], in the order of the sorted picture names,
 junk left out: what `--save` writes; for --multi-query also multi_query.npy, of the pictures of gt_bbox whose
 identity and camera a query has).
@@ -15,23 +16,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from training.packages import missing, needed
+from training.packages import INTERRUPTED, missing, needed
 
 with needed(__name__):
     from rich.console import Console
 
     from training.arguments import positive, threads
     from training.data.reading import LAYOUTS, read
-    from training.retrieval.onnx_model import INPUT_LAYOUTS, OnnxModel
+    from training.retrieval.onnx_model import INPUT_LAYOUTS, MOST_SIDE, OnnxModel
     from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
     from training.retrieval.report import camera_tables, table
     from training.retrieval.rerank import PAPER
 
-MOST_PIXELS = 4096  # of a crop's side
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 measured, 1 interrupted, 2 bad input."""
+    """Exit codes: 0 measured, 2 bad input, 130 interrupted."""
     options = parse(argv)
     try:
         evaluation = measure(options)
@@ -43,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("stopped: nothing was measured", file=sys.stderr)
-        return 1
+        return INTERRUPTED
     if options.json:
         print(json.dumps(evaluation.as_dict(), indent=2))
     else:
-        Console().print(table(evaluation), *(camera_tables(evaluation.camera_pairs) if evaluation.camera_pairs else ()))
+        Console().print(table(evaluation), *camera_tables(evaluation))
     return 0
 
 
@@ -64,7 +63,7 @@ def measure(options: argparse.Namespace) -> Evaluation:
         camera_pairs=options.camera_pairs,
         multi_query=options.multi_query,
     )
-    if path.is_dir():
+    if path.is_dir() and not any(path.glob("*.pt")):  # else the folder of a run
         if options.flip or options.save or options.device or any(_foreign(options).values()):
             raise ValueError(f"{path} holds ready embeddings: flip, save and the model's options do not apply")
         return evaluate_embeddings(path, data, split=options.split, console=console, options=asked)
@@ -88,9 +87,9 @@ def open_model(options: argparse.Namespace) -> StoredModel:
     """
     path: Path = options.model
     foreign = _foreign(options)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
-    if path.suffix != ".pt":
+    if path.suffix != ".pt" and not path.is_dir():
         if options.device:
             raise ValueError(f"{path} is no checkpoint: --device is for checkpoints, ONNX files run on the CPU")
         return OnnxModel(path, threads=options.threads, **foreign)
@@ -105,7 +104,7 @@ def open_model(options: argparse.Namespace) -> StoredModel:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="FILE", help=".onnx, .pt, or a folder of embeddings")
+    parser.add_argument("model", type=Path, metavar="FILE", help=".onnx, .pt, a run's folder, or one of embeddings")
     parser.add_argument(
         "--data",
         type=Path,
@@ -150,8 +149,8 @@ def _size(text: str) -> tuple[int, int]:
     if not cross:
         raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH, such as 256x128")
     size = positive(height), positive(width)
-    if max(size) > MOST_PIXELS:
-        raise argparse.ArgumentTypeError(f"{text} is more than {MOST_PIXELS} pixels high or wide")
+    if max(size) > MOST_SIDE:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MOST_SIDE} pixels high or wide")
     return size
 
 

@@ -11,19 +11,21 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import get_args
 
-from training.packages import needed
+from training.packages import INTERRUPTED, needed
 
 with needed(__name__):
     import numpy as np
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from training.arguments import path
     from training.config import Config
     from training.data.dataset import Dataset, Sample
     from training.data.holdout import hold_out, stranger_pairs
@@ -121,16 +123,16 @@ def export(
     part = TrainPart.of(checkpoint, data)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
-        path = write_checked(model, config, Path(folder), precision, data.query, part.learnt)
-        metadata = describe(checkpoint, path, precision, name, licence_notice)
-        write_metadata(path, metadata)
-        file = OnnxModel(path)
+        written = write_checked(model, config, Path(folder), precision, data.query, part.learnt, console)
+        metadata = describe(checkpoint, written, precision, name, licence_notice)
+        write_metadata(written, metadata)
+        file = OnnxModel(written)
         metadata |= measure_impostors(file, part.held_out, console)
         evaluation = evaluate(file, data, console=console) if measure else None
-        write_metadata(path, metadata | (measured(evaluation) if evaluation else {}))
+        write_metadata(written, metadata | (measured(evaluation) if evaluation else {}))
         if evaluation:
-            evaluation = replace(evaluation, model=str(output), sha256=file_sha256(path))
-        path.replace(output)
+            evaluation = replace(evaluation, model=str(output), sha256=file_sha256(written))
+        written.replace(output)
     return Exported(output, evaluation, part.curve())
 
 
@@ -141,22 +143,33 @@ def write_checked(
     precision: Precision,
     queries: Sequence[Sample],
     calibration: Sequence[Sample],
+    console: Console | None = None,
 ) -> Path:
     """The model's file of that precision, without metadata, in `folder`; raises ExportError as `check_parity` does."""
-    path = folder / "fp32.onnx"
-    export_graph(model, config, path)
-    crops = crops_of(list(islice(cycle(spread(queries, CROPS)), CROPS)), config)
-    reference = Reference.of(model, crops)
-    check_parity(reference, path, "fp32")  # int8's own bound is too wide to see all faults of the file it is made of
-    match precision:
-        case "fp32":
-            return path
-        case "fp16":
-            path = halve(path)
-        case "int8":
-            path = quantise(path, spread(calibration, CALIBRATION_CROPS), config)
-    check_parity(reference, path, precision)
-    return path
+    file = folder / "fp32.onnx"
+    with stage("converting to ONNX", console):
+        export_graph(model, config, file)
+    with stage("comparing it with PyTorch", console):
+        crops = crops_of(list(islice(cycle(spread(queries, CROPS)), CROPS)), config)
+        reference = Reference.of(model, crops)
+        # int8's own bound is too wide to see all faults of the file it is made of.
+        check_parity(reference, file, "fp32")
+    if precision == "fp32":
+        return file
+    with stage(f"making {precision} of it", console):
+        file = halve(file) if precision == "fp16" else quantise(file, spread(calibration, CALIBRATION_CROPS), config)
+    with stage("comparing that with PyTorch", console):
+        check_parity(reference, file, precision)
+    return file
+
+
+@contextmanager
+def stage(what: str, console: Console | None) -> Iterator[None]:
+    """Something of a minute or so, which cannot say how far it is: its name, and the time that it has taken."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=console is None) as progress:
+        progress.add_task(what, total=None)
+        yield
 
 
 def measure_impostors(file: OnnxModel, held_out: Sequence[Sample], console: Console | None) -> dict[str, str]:
@@ -180,15 +193,25 @@ def crops_of(samples: Sequence[Sample], config: Config) -> Crops:
     return np.stack([read_crop(sample, config.height, config.width) for sample in samples])
 
 
+def find_output(checkpoint: Path, output: Path | None, precision: Precision) -> Path:
+    """The file to write; raises ValueError where that is something else already."""
+    path = output or checkpoint.with_name(f"model-{precision}.onnx")
+    if path.resolve() == checkpoint.resolve():
+        raise ValueError(f"--output {path} is the checkpoint itself: give the model file another name")
+    if path.is_dir():
+        raise ValueError(f"--output {path} is a folder: name the file to write in it, {path / 'model.onnx'} say")
+    return path
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 written, 1 the file failed its check or the export was interrupted, 2 bad input."""
+    """Exit codes: 0 written, 1 the file failed its check, 2 bad input, 130 interrupted."""
     options = parse(argv)
-    output = options.output or options.checkpoint.with_name(f"model-{options.precision}.onnx")
+    output: Path | None = options.output
     try:
-        if output.resolve() == options.checkpoint.resolve():
-            raise ValueError(f"--output {output} is the checkpoint itself: give the model file another name")
+        checkpoint = read_checkpoint(options.checkpoint)
+        output = find_output(checkpoint.path, output, options.precision)
         exported = export(
-            read_checkpoint(options.checkpoint),
+            checkpoint,
             read(options.data, options.layout, ignore_cameras=options.ignore_cameras),
             output,
             options.precision,
@@ -209,18 +232,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("stopped: nothing was written", file=sys.stderr)
-        return 1
+        return INTERRUPTED
     print(exported.summary())
     return 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint.pt, or the folder of its run")
     parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="data set: a folder or a CSV file")
     parser.add_argument("--layout", choices=LAYOUTS, help="of the data set (default: found out by looking)")
     parser.add_argument("--ignore-cameras", action="store_true", help="take every camera as unknown")
-    parser.add_argument("--output", type=Path, help="default: beside the checkpoint")
+    parser.add_argument("--output", type=path, metavar="FILE", help="default: beside the checkpoint")
     parser.add_argument("--precision", choices=get_args(Precision), default="int8")
     parser.add_argument("--name", help="of the model (default: its training data and precision)")
     parser.add_argument(

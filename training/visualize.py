@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.packages import needed
+from training.packages import INTERRUPTED, needed
 
 with needed(__name__):
     import torch
@@ -36,8 +36,8 @@ ALL = "all"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 drawn; 1 interrupted, or a figure that was asked for by name, or every one, misses something; 2 bad
-    input."""
+    """Exit codes: 0 drawn; 1 a figure that was asked for by name, or every one, misses something; 2 bad input; 130
+    interrupted."""
     options = parse(argv)
     try:
         missing = visualize(options, Console(stderr=True))
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("stopped: what is drawn stays", file=sys.stderr)
-        return 1
+        return INTERRUPTED
     wanted = set(MAKERS) if options.figures == list(MAKERS) else set()
     return int(missing == wanted if wanted else bool(missing))
 

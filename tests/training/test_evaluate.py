@@ -137,5 +137,5 @@ def test_ctrl_c_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         raise KeyboardInterrupt
 
     monkeypatch.setattr("training.evaluate.measure", interrupted)
-    assert main(["model.onnx", "--data", "somewhere"]) == 1
+    assert main(["model.onnx", "--data", "somewhere"]) == 130
     assert capsys.readouterr().err == "stopped: nothing was measured\n"

@@ -347,13 +347,21 @@ def test_the_precisions_of_a_training_run_are_known() -> None:
 
 
 def test_the_checkpoint_is_not_replaced_by_its_model_file(
-    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stored: Path, drawn: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "checkpoint.pt"
-    path.write_bytes(b"weights of many hours")
-    assert main([str(path), "--data", str(drawn), "--output", str(path)]) == 2
+    weights = stored.read_bytes()
+    assert main([str(stored), "--data", str(drawn), "--output", str(stored)]) == 2
     assert "is the checkpoint itself" in capsys.readouterr().err
-    assert path.read_bytes() == b"weights of many hours"
+    assert stored.read_bytes() == weights
+
+
+def test_a_folder_is_no_model_file(
+    stored: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(stored), "--data", str(drawn), "--output", str(tmp_path)]) == 2
+    assert f"--output {tmp_path} is a folder: name the file to write in it" in capsys.readouterr().err
+    assert main([str(tmp_path), "--data", str(drawn)]) == 2
+    assert "checkpoint.pt does not exist: give a run's folder or its checkpoint.pt" in capsys.readouterr().err
 
 
 def test_a_full_disk_names_the_file(
@@ -374,5 +382,5 @@ def test_ctrl_c_is_one_sentence(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("training.export.read_checkpoint", interrupted)
-    assert main([str(tmp_path / "checkpoint.pt"), "--data", "somewhere"]) == 1
+    assert main([str(tmp_path / "checkpoint.pt"), "--data", "somewhere"]) == 130
     assert capsys.readouterr().err == "stopped: nothing was written\n"

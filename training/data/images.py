@@ -32,6 +32,8 @@ def to_crop(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
         with parser(io.BytesIO(data)) as image:
             pixels = image.width * image.height
             crop = _resized(image, height, width) if pixels <= MOST_PIXELS else None
+    except MemoryError:  # which is not the picture's fault
+        raise
     except Exception as error:  # Pillow's decoders raise many kinds of errors on damaged files, and all mean the same
         raise ValueError(f"not a readable picture: damaged ({_reason(error)})") from error
     if crop is None:

@@ -170,7 +170,7 @@ def draw_attention_over_people(material: Material) -> Drawn:
 
 def draw_ranked_lists(material: Material) -> Drawn:
     """Queries evenly over the data set, and the nearest of the whole gallery."""
-    run = material.looked_into()
+    run, data = material.looked_into(), material.test_data()
     ranking = material.ranking()
     gallery = material.embed_part(run, "gallery")
     queries = spread(ranking.query, LISTS)
@@ -179,7 +179,9 @@ def draw_ranked_lists(material: Material) -> Drawn:
         hits = nearest(query, embedding, ranking.gallery, gallery)
         pictures = material.crops(run, [ranking.gallery[hit.index] for hit in hits])
         answers = tuple(zip(hits, pictures, strict=True))
-        lists.append(RankedList(f"{query.identity}, camera {query.camera}", crop, answers))
+        lists.append(
+            RankedList(f"{data.identity_name(query.identity)}, camera {data.camera_name(query.camera)}", crop, answers)
+        )
     yield "ranked-lists", draw_ranked(lists)
 
 

@@ -35,7 +35,7 @@ class Run:
     def epochs_done(self) -> int:
         """Epochs behind the checkpoint; of a checkpoint on its own, all."""
         lines = self.log()
-        return int(lines[-1]["epoch"]) if lines else self.config.epochs
+        return int(lines[-1].get("epoch", 0)) if lines else self.config.epochs
 
     @property
     def shown(self) -> Path | None:
@@ -116,6 +116,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {number} is no JSON: remove the line ({error})") from error
         if not isinstance(found, dict):
             raise ValueError(f"{path}, line {number} is no JSON object: remove the line")
+        if type(found.get("epoch", 0)) is not int:
+            raise ValueError(f"{path}, line {number} has an epoch that is no whole number: remove the line")
         lines.append(found)
     return lines
 

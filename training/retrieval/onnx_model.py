@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from training.data.images import IMAGENET_MEAN, IMAGENET_STD
 
 FORMAT = "resight/1"
+MOST_SIDE = 4096  # pixels of a crop, either way
+SILENT = 4  # of ONNX Runtime's own lines: what is wrong is raised as well
 ELEMENT_TYPES: Mapping[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -112,7 +114,7 @@ class OnnxModel:
         if self._element is np.uint8 and not self._layout.keeps_bytes:
             raise ModelError(f"{path} takes bytes (uint8), which {layout} would change: choose a layout that does not")
         self._output = self._named_output(output)
-        self.batch, self.height, self.width = _fixed_sizes(path, self._layout, inputs[0].shape, size)
+        self.batch, self.height, self.width = fixed_sizes(path, self._layout, inputs[0].shape, size)
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings float32 [N, D], as the file gives them, of crops uint8 [N, height, width, 3] RGB.
@@ -167,7 +169,7 @@ def open_session(path: Path, threads: int = 0) -> Any:
         raise ModelError(f"{path}: no such file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = SILENT
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
@@ -190,15 +192,26 @@ def _layout(path: Path, name: str | None, wanted: Any) -> InputLayout:
     )
 
 
-def _fixed_sizes(
+def fixed_sizes(
     path: Path, layout: InputLayout, shape: list[int | str | None], size: tuple[int, int] | None
 ) -> tuple[int | None, int, int]:
     """(batch or None, height, width) from what the file fixes and what was asked for."""
     if len(shape) != 4:
         raise ModelError(f"{path} takes an input of {len(shape)} dimensions {shape}, not a batch of pictures")
+    channels = shape[1] if layout.channels_first else shape[3]
+    if isinstance(channels, int) and channels != 3:
+        fitting = [name for name, other in INPUT_LAYOUTS.items() if shape[1 if other.channels_first else 3] == 3]
+        raise ModelError(
+            f"{path} takes {shape}, which is not so laid out: "
+            f"{'name ' + ' or '.join(fitting) if fitting else 'no layout that is known has 3 colours there'}"
+        )
     batch = shape[0] if isinstance(shape[0], int) else None
+    if batch is not None and batch < 1:
+        raise ModelError(f"{path} takes batches of {batch} pictures: export it with an open batch")
     rows, columns = shape[2:] if layout.channels_first else shape[1:3]
     fixed = (rows, columns) if isinstance(rows, int) and isinstance(columns, int) else None
+    if fixed and not all(1 <= side <= MOST_SIDE for side in fixed):
+        raise ModelError(f"{path} takes {fixed[0]}x{fixed[1]} crops: 1 to {MOST_SIDE} pixels either way are possible")
     if fixed and size and fixed != size:
         raise ModelError(f"{path} takes {fixed[0]}x{fixed[1]} crops, not {size[0]}x{size[1]}")
     chosen = fixed or size

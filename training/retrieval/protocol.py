@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -32,6 +32,7 @@ PROTOCOLS: dict[Split, str] = {
     "train": "the training part; identities seen in training; the first crop of each in each camera is its query",
 }
 NO_CAMERAS = "cameras unknown: a match of any camera counts"
+OPEN = ("sha256", "size", "flip")  # told as null where they are not known
 MULTI_QUERY = "multi-query: the mean embedding of all pictures of the query's identity and camera asks"
 CAMERA_PAIRS = "queries of one camera among the gallery crops of another"
 
@@ -95,7 +96,7 @@ class Evaluation:
     sha256: str | None  # of the file; None for a folder of embeddings
     data: str
     split: Split
-    flip: bool
+    flip: bool | None  # None of ready embeddings, which do not tell
     size: tuple[int, int] | None  # height, width of the crops; None for a folder of embeddings
     dim: int
     queries: int
@@ -107,6 +108,7 @@ class Evaluation:
     reranked: RankMetrics | None = None
     single_gallery_shot: SingleShot | None = None
     camera_pairs: CameraPairs | None = None
+    camera_names: Mapping[int, str] | None = None  # of `camera_pairs`, where they are called otherwise than 1, 2, …
     multi_query: RankMetrics | None = None
 
     @property
@@ -131,7 +133,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: what was measured, each with its protocol and its usual figures by name."""
-        values = {key: value for key, value in asdict(self).items() if value is not None or key in ("sha256", "size")}
+        values = {key: value for key, value in asdict(self).items() if value is not None or key in OPEN}
         for field, words in self.further_protocols().items():
             measured = getattr(self, field)
             figures = {} if isinstance(measured, CameraPairs) else measured.figures()
@@ -233,8 +235,8 @@ def _check_options(options: Options, ranking: Ranking, name: str) -> None:
         raise DataError(f"{name}: multi-query averages over a query's camera, and no camera is known")
     if options.multi_query and not ranking.multi_query:
         raise DataError(
-            f"{name} has no pictures for multi-query in this split: put gt_bbox (a folder or zip of Market-1501's "
-            "archive) beside the query folder and measure the test split"
+            f"{name} has no pictures for multi-query in this split: only the market1501 layout has them, in gt_bbox "
+            "(a folder or zip beside the query folder), for the test split"
         )
 
 
@@ -249,7 +251,7 @@ def _measure(
     console: Console | None,
     *,
     size: tuple[int, int] | None = None,
-    flip: bool = False,
+    flip: bool | None = None,
 ) -> Evaluation:
     query, gallery, labels = embedded.query, embedded.gallery, ranking.labels()
     metrics = rank_metrics(query, gallery, labels)
@@ -280,6 +282,7 @@ def _measure(
         reranked=reranked,
         single_gallery_shot=shot,
         camera_pairs=pairs,
+        camera_names=dict(data.cameras) if pairs and data.cameras else None,
         multi_query=several,
     )
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from rich.markup import escape
 from rich.table import Table
 
 from training.data.dataset import UNKNOWN_CAMERA
-from training.retrieval.camera_pairs import CameraPairs
 from training.retrieval.metrics import PRINTED_RANKS, RankMetrics
 from training.retrieval.protocol import Evaluation
 from training.retrieval.single_shot import SingleShot
 
 NOTHING = "-"
+FLIP = {True: "on", False: "off", None: "unknown"}
 
 
 def table(evaluation: Evaluation) -> Table:
@@ -28,16 +31,20 @@ def table(evaluation: Evaluation) -> Table:
     return shown
 
 
-def camera_tables(pairs: CameraPairs) -> list[Table]:
-    """Rank-1 and mAP, a row a camera of queries and a column a camera of the gallery; '-' without a match."""
+def camera_tables(evaluation: Evaluation) -> list[Table]:
+    """Rank-1 and mAP, a row a camera of queries and a column a camera of the gallery; '-' without a match; no table
+    where the pairs were not measured."""
+    pairs, names = evaluation.camera_pairs, evaluation.camera_names or {}
+    if pairs is None:
+        return []
     tables = []
     for figure, values in (("rank-1", pairs.rank1), ("mAP", pairs.mAP)):
         shown = Table(title=f"{figure} by cameras, queries down and gallery across")
         shown.add_column("")
         for camera in pairs.gallery_cameras:
-            shown.add_column(_camera(camera), justify="right")
+            shown.add_column(_camera(camera, names), justify="right")
         for camera, row in zip(pairs.query_cameras, values, strict=True):
-            shown.add_row(_camera(camera), *(NOTHING if value is None else _percent(value) for value in row))
+            shown.add_row(_camera(camera, names), *(NOTHING if value is None else _percent(value) for value in row))
         tables.append(shown)
     return tables
 
@@ -45,7 +52,7 @@ def camera_tables(pairs: CameraPairs) -> list[Table]:
 def _caption(evaluation: Evaluation) -> str:
     facts = (
         f"{evaluation.queries:,} queries ({evaluation.metrics.unmatched} without a match), gallery "
-        f"{evaluation.gallery:,}, D = {evaluation.dim}, flip {'on' if evaluation.flip else 'off'}, "
+        f"{evaluation.gallery:,}, D = {evaluation.dim}, flip {FLIP[evaluation.flip]}, "
         f"{evaluation.seconds:.1f} s"
     )
     return "\n".join([facts, evaluation.protocol, *evaluation.further_protocols().values()])
@@ -59,8 +66,8 @@ def _shot_cells(shot: SingleShot) -> list[str]:
     return [*(_percent(value) for value in shot.figures().values()), NOTHING, NOTHING]
 
 
-def _camera(camera: int) -> str:
-    return "unknown" if camera == UNKNOWN_CAMERA else f"c{camera}"
+def _camera(camera: int, names: Mapping[int, str]) -> str:
+    return "unknown" if camera == UNKNOWN_CAMERA else escape(names.get(camera, f"c{camera}"))
 
 
 def _percent(value: float) -> str:

@@ -59,3 +59,12 @@ def test_one_that_would_fill_the_memory_is_not_decoded(monkeypatch: pytest.Monke
         to_crop(picture(), 16, 8)
     monkeypatch.setattr(images, "MOST_PIXELS", 128)
     assert to_crop(picture(), 16, 8).shape == (16, 8, 3)
+
+
+def test_short_memory_is_not_the_pictures_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images, "upright_rgb", dies)
+    with pytest.raises(MemoryError):
+        to_crop(picture(), 16, 8)

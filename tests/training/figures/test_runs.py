@@ -86,6 +86,13 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path) -> None:
         read_lines(tmp_path / "log.jsonl")
 
 
+@pytest.mark.parametrize("epoch", ["1e999", '"2"', "null", "1.5"])
+def test_an_epoch_that_is_none_is_named(tmp_path: Path, epoch: str) -> None:
+    (tmp_path / "log.jsonl").write_text(f'{{"epoch": 1}}\n{{"epoch": {epoch}}}\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 2 has an epoch that is no whole number: remove the line"):
+        read_lines(tmp_path / "log.jsonl")
+
+
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n{\n{"epoch": 3}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl, line 2 is no JSON: remove the line"):

@@ -66,7 +66,7 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
         raise ValueError("refused")
     assert not folder.exists()
     folder.mkdir()
+    (folder / "log.jsonl").touch()
     with pytest.raises(ValueError, match="refused"), locked(folder):
-        (folder / "log.jsonl").touch()
         raise ValueError("refused")
     assert (folder / "log.jsonl").is_file()

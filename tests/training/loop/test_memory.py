@@ -7,9 +7,9 @@ from training.loop.memory import OutOfMemory, enough_memory
 
 
 def test_what_torch_says_on_a_cpu_is_one_sentence() -> None:
-    with pytest.raises(OutOfMemory, match=r"memory of this machine does not suffice: lower identities or shots"):
-        with enough_memory():
-            torch.empty(2**58, dtype=torch.uint8)
+    told = r"memory of this machine does not suffice: lower identities or shots"
+    with pytest.raises(OutOfMemory, match=told), enough_memory():
+        torch.empty(2**58, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from tests.training.retrieval.cells import HEIGHT, WIDTH, cell_means, unit, write_model
 from training.data.dataset import Dataset
 from training.retrieval.embedding import embed_samples
-from training.retrieval.onnx_model import INPUT_LAYOUTS, OWN_LAYOUT, ModelError, OnnxModel
+from training.retrieval.onnx_model import INPUT_LAYOUTS, OWN_LAYOUT, ModelError, OnnxModel, fixed_sizes
 
 
 @pytest.mark.parametrize("name", list(INPUT_LAYOUTS))
@@ -84,3 +84,17 @@ def test_bytes_are_not_fed_what_is_no_byte(tmp_path: Path) -> None:
     for name in ("nchw-float-rgb-imagenet", "nchw-float-rgb-half", "nchw-float-rgb-1", "nchw-float-bgr-imagenet"):
         with pytest.raises(ModelError, match=rf"bytes\.onnx takes bytes \(uint8\), which {name} would change"):
             OnnxModel(path, layout=name)
+
+
+def test_a_layout_that_does_not_fit_names_those_that_do(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "foreign.onnx", INPUT_LAYOUTS["nchw-float-rgb-1"])
+    fitting = " or ".join(name for name, layout in INPUT_LAYOUTS.items() if layout.channels_first)
+    with pytest.raises(ModelError, match=rf"takes .*, which is not so laid out: name {fitting}$"):
+        OnnxModel(path, layout=OWN_LAYOUT)
+
+
+@pytest.mark.parametrize(("batch", "size"), [(0, (HEIGHT, WIDTH)), (1, (100_000, 100_000)), (1, (0, WIDTH))])
+def test_sizes_that_cannot_be_are_refused(batch: int, size: tuple[int, int]) -> None:
+    layout = INPUT_LAYOUTS["nchw-float-rgb-1"]
+    with pytest.raises(ModelError, match=r"foreign\.onnx takes (batches of 0|\d+x\d+ crops: 1 to 4096)"):
+        fixed_sizes(Path("foreign.onnx"), layout, [batch, 3, *size], None)
