@@ -53,16 +53,23 @@ def _whole(text: str, low: int, high: int) -> int:
     return number
 
 
-def speak(first: bool = True) -> Console | None:
-    """Let the log appear on the error stream: beside progress bars where that is a terminal, else as plain lines.
+def terminal() -> Console | None:
+    """The error stream for progress bars, where it is a terminal."""
+    console = Console(stderr=True)
+    return console if console.is_terminal else None
 
-    Of several processes only the first has progress bars, and the others only fail.
+
+def speak(first: bool = True) -> Console | None:
+    """Let the log appear on the error stream, and return the console for progress bars: None where there are none.
+
+    A terminal shows bars beside the log, a file or pipe plain lines. Of several processes only the first has bars, and
+    the others only fail.
     """
     if not first:
         logging.basicConfig(level=logging.ERROR)
         return None
-    console = Console(stderr=True)
-    if console.is_terminal:
+    console = terminal()
+    if console is not None:
         handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False)
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     else:

@@ -21,7 +21,7 @@ from training.packages import INTERRUPTED, missing, needed
 with needed(__name__):
     from rich.console import Console
 
-    from training.arguments import positive, threads
+    from training.arguments import positive, terminal, threads
     from training.data.reading import LAYOUTS, read
     from training.retrieval.onnx_model import INPUT_LAYOUTS, MOST_SIDE, OnnxModel
     from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> Evaluation:
     """Evaluate what was named, as it was asked."""
     path: Path = options.model
-    console = Console(stderr=True)
+    console = terminal()
     data = read(options.data, options.layout, ignore_cameras=options.ignore_cameras)
     for note in data.notes:
         print(f"note: {note}", file=sys.stderr)

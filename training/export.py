@@ -25,7 +25,7 @@ with needed(__name__):
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from training.arguments import path
+    from training.arguments import path, terminal
     from training.config import Config
     from training.data.dataset import Dataset, Sample
     from training.data.holdout import hold_out, stranger_pairs
@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             name=options.name,
             licence_notice=options.licence_notice,
             measure=not options.no_evaluation,
-            console=Console(stderr=True),
+            console=terminal(),
         )
     except OSError as error:
         unnamed = error.strerror and not error.filename  # a full disk
