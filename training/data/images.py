@@ -80,3 +80,7 @@ def read_crop(sample: Sample, height: int, width: int) -> NDArray[np.uint8]:
         return to_crop(sample.read(), height, width)
     except (ValueError, OSError) as error:
         raise DataError(f"{sample.name}: {error}; remove it or copy it again") from error
+    except MemoryError as error:
+        raise DataError(
+            f"{sample.name} needs more memory to be decoded than there is: make it smaller, or end what else uses memory"
+        ) from error

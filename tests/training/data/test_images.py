@@ -68,3 +68,5 @@ def test_short_memory_is_not_the_pictures_fault(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(images, "upright_rgb", dies)
     with pytest.raises(MemoryError):
         to_crop(picture(), 16, 8)
+    with pytest.raises(DataError, match=r"^a\.jpg needs more memory to be decoded than there is"):
+        read_crop(Sample("a.jpg", 1, 1, 1, picture), 16, 8)
