@@ -33,7 +33,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 
-NICENESS = 10  # a tenth of the weight of a thread that answers requests
+NICENESS = 4  # four tenths of the weight of a thread that answers requests
 SELF_TEST_COSINE = 0.99
 MAX_BATCH_CPU = 16
 MAX_BATCH_GPU = 64

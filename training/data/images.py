@@ -82,5 +82,5 @@ def read_crop(sample: Sample, height: int, width: int) -> NDArray[np.uint8]:
         raise DataError(f"{sample.name}: {error}; remove it or copy it again") from error
     except MemoryError as error:
         raise DataError(
-            f"{sample.name} needs more memory to be decoded than there is: make it smaller, or end what else uses memory"
+            f"{sample.name} needs more memory to be decoded than there is: make it smaller, or free memory"
         ) from error
