@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # it needs torch, which evaluating an ONNX file does not
 
 MOST = 1_000_000
 MOST_THREADS = 1024
+PAGE = 160  # columns of a file or pipe
 
 
 def path(text: str) -> Path:
@@ -51,6 +52,12 @@ def _whole(text: str, low: int, high: int) -> int:
         shown = text if len(text) <= 20 else f"{text[:20]}…"
         raise argparse.ArgumentTypeError(f"{shown} is no whole number from {low:,} to {high:,}")
     return number
+
+
+def page() -> Console:
+    """The standard output for tables: as wide as the terminal, and not 80 columns where it is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PAGE)
 
 
 def terminal() -> Console | None:

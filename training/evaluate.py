@@ -19,9 +19,7 @@ from typing import Any, get_args
 from training.packages import INTERRUPTED, missing, needed
 
 with needed(__name__):
-    from rich.console import Console
-
-    from training.arguments import positive, terminal, threads
+    from training.arguments import page, positive, terminal, threads
     from training.data.reading import LAYOUTS, read
     from training.retrieval.onnx_model import INPUT_LAYOUTS, MOST_SIDE, OnnxModel
     from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
@@ -46,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(evaluation.as_dict(), indent=2))
     else:
-        Console().print(table(evaluation), *camera_tables(evaluation))
+        page().print(table(evaluation), *camera_tables(evaluation))
     return 0
 
 

@@ -20,7 +20,7 @@ with needed(__name__):
     import torch
     from rich.console import Console
 
-    from training.arguments import add_teacher, path, speak, teacher_of
+    from training.arguments import add_teacher, page, path, speak, teacher_of
     from training.config import PRESETS, Config, ConfigError, Misfit, build_config
     from training.data import synthetic
     from training.data.cache import check_readable
@@ -166,7 +166,7 @@ def load_exporter() -> Exporter:
                 raise Refused(f"{error}; the checkpoint is {trained}") from error
             log.info(exported.summary())
             if exported.evaluation is not None:
-                Console().print(table(exported.evaluation))
+                page().print(table(exported.evaluation))
                 results.append({"precision": precision, **exported.evaluation.as_dict()})
         runlog.write_json(run / runlog.RESULTS, results)
 
