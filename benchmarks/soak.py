@@ -21,19 +21,22 @@ from service.client import DEFAULT_URL
 
 CLIENTS = 16
 MEASURED_SECONDS = 10.0
+ENDING_SECONDS = 1.0  # in which the service sees that connections were closed
 SAMPLES = 180
 LEAST_SLOPE = 2**20 / 3600  # bytes a second
 
 
 @dataclass(frozen=True)
 class Soak:
-    """What was seen: the rate asked for; times in s, memory in bytes and open files in the order of time."""
+    """What was seen: the rate asked for; times in s and memory in bytes, in the order of time; open files without
+    any load: after the rate was measured, when as much was open at once as ever, and at the end."""
 
     rate: float
     replies: Sequence[Reply]
     times: Sequence[float]
     memory: Sequence[float]
-    files: Sequence[int]
+    files_before: int
+    files_after: int
 
     def slope(self) -> tuple[float, float]:
         """Bytes a second after the first fifth, and the standard error of that."""
@@ -43,10 +46,9 @@ class Soak:
     def broken(self) -> list[str]:
         """The promises that were not kept."""
         slope, error = self.slope()
-        start = len(self.files) // 5
         kept = {
             "memory grows": slope < max(2 * error, LEAST_SLOPE),
-            "open files are left over": self.files[-1] <= self.files[start],
+            "open files are left over": self.files_after <= self.files_before,
             "not everything was answered with 200": {reply.status for reply in self.replies} == {200},
         }
         return [promise for promise, holds in kept.items() if not holds]
@@ -67,6 +69,8 @@ async def measure(url: str, share: float, seconds: float, measured: float = MEAS
     rate = share * good_rate(await in_turn(url, requests, CLIENTS, measured), measured)
     if not rate:
         raise LoadError(f"{url} answers no picture with 200.")
+    await asyncio.sleep(ENDING_SECONDS)
+    files_before = process_of(url).files
     loading = asyncio.create_task(at_rate(url, requests, rate, seconds))
     begun = time.perf_counter()
     samples = []
@@ -75,7 +79,8 @@ async def measure(url: str, share: float, seconds: float, measured: float = MEAS
         samples.append((time.perf_counter() - begun, await asyncio.to_thread(process_of, url)))
     replies = await loading
     times, memory = [at for at, _ in samples], [process.memory for _, process in samples]
-    return Soak(rate, replies, times, memory, [process.files for _, process in samples])
+    await asyncio.sleep(ENDING_SECONDS)
+    return Soak(rate, replies, times, memory, files_before, process_of(url).files)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"answered  p50 {percentile(seen.replies, 50):.1f} ms, p99 {percentile(seen.replies, 99):.1f} ms")
     print(f"memory    {seen.memory[-1] / 2**20:.0f} MiB, {slope:+.2f} ± {doubt:.2f} MiB an hour after the first fifth")
-    print(f"files     {seen.files[len(seen.files) // 5]} open after the first fifth, {seen.files[-1]} at the end")
+    tenths = seen.memory[:: max(len(seen.memory) // 10, 1)]
+    print(f"          {', '.join(f'{memory / 2**20:.1f}' for memory in tenths)} MiB at every tenth of the time")
+    print(f"files     {seen.files_before} open before, {seen.files_after} after")
     broken = seen.broken()
     print(*(f"NOT HELD  {promise}" for promise in broken), sep="\n", end="\n" if broken else "")
     return 1 if broken else 0

@@ -16,7 +16,7 @@ from tests.drawn_crops import crop, uploads
 from tests.serving import Served
 
 GOOD = Overload(100.0, 1000.0, [Reply(0, 200, 1.0), Reply(0, 429, 0.01)], [100.0] * 8, 100.0)
-STEADY = Soak(70.0, [Reply(0, 200, 0.1)], list(range(20)), [100.0] * 20, [9] * 20)
+STEADY = Soak(70.0, [Reply(0, 200, 0.1)], list(range(20)), [100.0] * 20, 9, 9)
 
 
 def test_every_request_is_sent_and_answered(service: Served) -> None:
@@ -36,7 +36,9 @@ def test_the_commands_run(service: Served, monkeypatch: pytest.MonkeyPatch, caps
     at = ["--url", service.url, "--seconds", "0.3"]
     seen = asyncio.run(overload.measure(service.url, 1.5, 0.3, measured=0.2))
     assert {reply.status for reply in seen.replies} == {200}
-    assert len(asyncio.run(soak.measure(service.url, 0.2, 0.3, measured=0.2)).files) == 8
+    soaked = asyncio.run(soak.measure(service.url, 0.2, 0.3, measured=0.2))
+    assert len(soaked.memory) == 8
+    assert soaked.files_after > 0
     assert slow_clients.main([*at, "--sockets", "6", "--rounds", "1"]) in (0, 1)
     assert "6 slow clients" in capsys.readouterr().out
     for module in (overload, soak, slow_clients):
@@ -69,7 +71,7 @@ def test_a_soak_that_is_not_held_is_said() -> None:
     assert replace(STEADY, memory=(2**30 + noise).tolist()).broken() == []
     for bad in (
         replace(STEADY, memory=[2.0**30 + 2**16 * second for second in range(20)]),
-        replace(STEADY, files=[9] * 19 + [10]),
+        replace(STEADY, files_after=10),
         replace(STEADY, replies=[Reply(0, 429, 0.1)]),
     ):
         assert len(bad.broken()) == 1
