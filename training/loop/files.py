@@ -35,8 +35,8 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if [path.name for path in folder.iterdir()] == [LOCK]:  # refused before anything was written
-                with suppress(OSError):  # it may be a mount
+            with suppress(OSError):  # it may be a mount, or gone: what is raised is the reason
+                if [path.name for path in folder.iterdir()] == [LOCK]:  # refused before anything was written
                     (folder / LOCK).unlink()
                     folder.rmdir()
             raise
