@@ -186,13 +186,14 @@ def _session(
 
 
 def give_way() -> None:
-    """Lowers the priority of this thread and of those that it starts: requests are answered before images are embedded.
+    """Puts this thread, and those that it starts, below the main one: requests are answered before images are embedded.
 
     Without it, a service under overload refuses late, because the model has all the cores. Linux alone knows
-    priorities of threads; elsewhere nothing happens.
+    priorities of threads; elsewhere nothing happens. A thread that has given way already stays where it is.
     """
     if sys.platform == "linux":
-        os.nice(NICENESS)
+        above = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        os.setpriority(os.PRIO_PROCESS, 0, max(above + NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _providers(info: ModelInfo, provider: str, max_batch: int) -> list[Any]:

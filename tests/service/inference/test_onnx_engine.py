@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from service.inference.engine import (
     Inference,
     _verify_nodes,
     check,
+    give_way,
     load_engine,
     providers_of,
     split,
@@ -180,3 +184,18 @@ def test_wrong_shapes_and_attention_are_errors(model_info: ModelInfo) -> None:
         check(Inference(rows, np.zeros((2, 3, 3), np.float32)), 2, model_info)
     with pytest.raises(EngineError, match="not finite"):
         check(Inference(rows, np.full((2, POSITIONS, POSITIONS), np.nan, np.float32)), 2, model_info)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows priorities of threads")
+def test_a_thread_gives_way_to_the_main_one_and_once_is_enough() -> None:
+    def priorities() -> list[int]:
+        seen = []
+        for _ in range(3):
+            give_way()
+            seen.append(os.getpriority(os.PRIO_PROCESS, 0))
+        return seen
+
+    main = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(priorities).result() == [min(main + engine.NICENESS, 19)] * 3
+    assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == main
