@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.app import create_app
+from service.cli.memory import keep_steady
 from service.cli.messages import refusals
 from service.cli.output import OutputError, writing
 from service.connections import Connection
@@ -41,6 +42,7 @@ def run(options: Mapping[str, Any]) -> str | None:
         listener = _bind(settings.host, settings.port)
     except OSError as error:
         return f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another --host or --port."
+    keep_steady()
     app = _Startup(create_app(settings))
     config = uvicorn.Config(
         app,
