@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -53,19 +53,25 @@ def pictures(count: int) -> list[bytes]:
     return drawn
 
 
-def form_head(path: str, length: int) -> bytes:
+def form_head(path: str, length: int, accept: str = "*/*") -> bytes:
     """The head of a POST of a form of `length` bytes to this machine."""
-    kind = f"multipart/form-data; boundary={BOUNDARY}"
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n".encode()
+    lines = (
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        f"Accept: {accept}",
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}",
+        f"Content-Length: {length}",
     )
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def request_of(path: str, picture: bytes) -> bytes:
-    """A whole POST of one picture."""
-    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\n'
-    body = part.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
-    return form_head(path, len(body)) + body
+def request_of(path: str, *images: bytes, accept: str = "*/*", fields: Mapping[str, str] | None = None) -> bytes:
+    """A whole POST of these pictures and fields."""
+    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    picture = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\n'.encode()
+    texts = "".join(part % field for field in (fields or {}).items()).encode()
+    body = texts + b"".join(picture + image + b"\r\n" for image in images) + f"--{BOUNDARY}--\r\n".encode()
+    return form_head(path, len(body), accept) + body
 
 
 def process_of(url: str) -> Process:
@@ -180,9 +186,10 @@ async def at_rate(url: str, requests: Sequence[bytes], rate: float, seconds: flo
     return replies
 
 
-def good_rate(replies: Sequence[Reply], seconds: float) -> float:
-    """Requests answered with 200 a second."""
-    return sum(reply.status == 200 for reply in replies) / seconds
+def good_rate(replies: Sequence[Reply]) -> float:
+    """Requests answered with 200 a second, from the begin of the load to the last reply; 0 for none."""
+    lasted = max((reply.sent + reply.seconds for reply in replies), default=1.0)
+    return sum(reply.status == 200 for reply in replies) / lasted
 
 
 def percentile(replies: Sequence[Reply], share: float) -> float:

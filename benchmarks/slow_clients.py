@@ -62,7 +62,7 @@ async def measure(url: str, sockets: int, rounds: int, seconds: float) -> tuple[
         slow = sockets * (number % 2)
         async with slow_clients(url, slow):
             replies = await in_turn(url, requests, CLIENTS, seconds)
-        rates[number % 2].append(good_rate(replies, seconds))
+        rates[number % 2].append(good_rate(replies))
         tail = percentile(replies, 99)
         print(f"{slow:4} slow clients: {rates[number % 2][-1]:.1f} answers a second, p99 {tail:.1f} ms")
     return rates

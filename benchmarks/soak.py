@@ -66,7 +66,7 @@ async def measure(url: str, share: float, seconds: float, measured: float = MEAS
     """Loads the service at `url`; raises LoadError."""
     requests = [request_of("/query", picture) for picture in pictures(64)]
     process_of(url)
-    rate = share * good_rate(await in_turn(url, requests, CLIENTS, measured), measured)
+    rate = share * good_rate(await in_turn(url, requests, CLIENTS, measured))
     if not rate:
         raise LoadError(f"{url} answers no picture with 200.")
     await asyncio.sleep(ENDING_SECONDS)
