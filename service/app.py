@@ -19,6 +19,7 @@ from service.api.limits import MAX_IMAGES, BodyLimit, QueueGuard, Uploads
 from service.api.origins import OriginGuard
 from service.api.problems import ProblemBarrier, install_handlers
 from service.api.runtime import Pool, Runtime
+from service.api.searching import Searches
 from service.gallery.audit import Audit
 from service.gallery.gallery import Gallery
 from service.gallery.ranking import ImpostorCurve
@@ -112,8 +113,10 @@ def running(settings: Settings) -> Iterator[Runtime]:
         worker.start()
         stack.callback(worker.stop)
         _log_start(engine, worker, opened)
+        searches = Searches(opened)
+        stack.callback(searches.close)
         pools = Pool(threads), Pool(threads), Pool(STORING_THREADS)
-        yield Runtime(settings, engine.info, worker, opened, audit, retention, *pools, door, stamp)
+        yield Runtime(settings, engine.info, worker, searches, opened, audit, retention, *pools, door, stamp)
 
 
 def _door(settings: Settings) -> Door:

@@ -1,135 +1,28 @@
-"""The searchable gallery in memory: exact FAISS search and the columns beside it. A cache of the store.
+"""The searchable gallery in memory: vectors, and the columns beside them. A cache of the store.
 
-Vectors are kept as float16, as stored. FAISS finds candidates; distances that leave this module are
-computed again in float32 by one fixed rule, so that the same pair has the same distance whatever was
-searched around it, before and after a restart.
+Vectors are kept as float16, as stored. What finds candidates may round as it likes; distances that leave this
+module are measured by one fixed rule, see `Vectors.measure`.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery.changes import Changes, Entry
-from service.gallery.columns import Columns, Frozen
+from service.gallery.columns import Columns, Frozen, Selection
+from service.gallery.finding import Compared, Found, Scanned, compare_all, sums_error
+from service.gallery.lock import ReadWriteLock
 from service.gallery.records import GalleryUnavailable
+from service.gallery.vectors import Vectors
 
-GATHER_CHUNK = 4096  # rows decoded to float32 at a time: 32 MiB at D = 2048
-NARROW = 0.01  # below this share of the gallery, comparing the rows one by one beats a masked scan
+NARROW = 0.01  # below this share of the gallery, measuring vectors one by one beats a masked scan
+FEW = 4  # fewer queries than these are faster compared one by one
+MOST_COMPARED = 1 << 24  # distances held at once: 64 MiB
 COMPACT_SHARE, COMPACT_MINIMUM = 0.25, 1024  # removed vectors that are worth moving the others together
-
-
-class Vectors:
-    """Float16 vectors by position, exact search by squared L2 distance. Not thread-safe.
-
-    They take 2 D bytes each, 4 GB for a million at D = 2048. `reserve` allocates once; where more is appended
-    than was reserved, they move to a block of twice the size: three times the memory while they move, of which
-    what nothing was written to yet costs addresses only.
-    """
-
-    # A scalar quantizer at fp16 and not a flat float32 index: a query is one vector, its search is bound by
-    # memory traffic, and half of the bytes take two thirds of the time. (FAISS's BLAS threshold, which
-    # matters to batches on a flat index, does not act here.)
-
-    def __init__(self, dim: int) -> None:
-        self.dim = dim
-        self._faiss = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2)
-
-    def __len__(self) -> int:
-        return int(self._faiss.ntotal)
-
-    def reserve(self, count: int) -> None:
-        """Makes room for `count` vectors in all; to be called while there are none."""
-        codes = self._faiss.codes
-        codes.resize(count * self._faiss.sa_code_size())
-        codes.resize(0)  # keeps the block: FAISS shows Python a vector without its reserve()
-
-    def append(self, vectors: NDArray[np.float16]) -> None:
-        """Adds vectors [n, D] at the end."""
-        self._faiss.add_sa_codes(np.ascontiguousarray(vectors).view(np.uint8))
-
-    def replace(self, position: int, vector: NDArray[np.float16]) -> None:
-        """Overwrites one vector [D]."""
-        size = self._faiss.sa_code_size()
-        codes = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * size).reshape(-1, size)
-        codes[position] = vector.view(np.uint8)
-
-    def stored(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
-        """A copy of these vectors [n, D], as they were given."""
-        size = self._faiss.sa_code_size()
-        if not len(positions):
-            return np.empty((0, self.dim), np.float16)
-        codes = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * size).reshape(-1, size)
-        vectors: NDArray[np.float16] = codes[positions].view(np.float16)
-        return vectors
-
-    def keep(self, mask: NDArray[np.bool_]) -> None:
-        """Drops the positions where `mask` is False; the others move together."""
-        dropped = np.packbits(~mask, bitorder="little")
-        self._faiss.remove_ids(faiss.IDSelectorBitmap(dropped))
-
-    def search(
-        self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k nearest positions and their squared distances, ascending; `mask` [n] says which count."""
-        if mask is None:
-            squared, positions = self._faiss.search(query[np.newaxis], k)
-        else:
-            bits = np.packbits(mask, bitorder="little")
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
-            squared, positions = self._faiss.search(query[np.newaxis], k, params=parameters)
-        found = positions[0] >= 0
-        return positions[0][found], squared[0][found]
-
-    def squared(self, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Squared distances [n] to these positions, each by the same float32 operations."""
-        squared = np.empty(len(positions), np.float32)
-        for start in range(0, len(positions), GATHER_CHUNK):
-            chunk = slice(start, start + GATHER_CHUNK)
-            difference = self._faiss.reconstruct_batch(positions[chunk]) - query
-            squared[chunk] = np.einsum("ij,ij->i", difference, difference)
-        return squared
-
-
-class ReadWriteLock:
-    """Many readers or one writer; a waiting writer goes before new readers. Not reentrant."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._readers = 0
-        self._writers_waiting = 0
-        self._writing = False
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._writing and not self._writers_waiting)
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._readers -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        with self._changed:
-            self._writers_waiting += 1
-            self._changed.wait_for(lambda: not self._writing and not self._readers)
-            self._writers_waiting -= 1
-            self._writing = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writing = False
-                self._changed.notify_all()
 
 
 class Index:
@@ -139,12 +32,12 @@ class Index:
     integers, to be read without the lock.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, threads: int = 1) -> None:
         self.crop_count = 0
         self.identity_count = 0
         self.columns = Columns()
         self._in_step = True
-        self._vectors = Vectors(dim)
+        self._vectors = Vectors(dim, threads)
         self._lock = ReadWriteLock()
 
     @property
@@ -153,7 +46,7 @@ class Index:
 
     @contextmanager
     def reading(self) -> Iterator[Columns]:
-        """The columns, unchanged for the time of the block; `search` and `squared` belong inside too.
+        """The columns, unchanged for the time of the block; `find` and `measure` belong inside too.
 
         Raises GalleryUnavailable once a change was cut short: no answer is better than a wrong one.
         """
@@ -176,26 +69,39 @@ class Index:
         if not self._in_step:
             raise GalleryUnavailable("The index has lost step with the database; restart the service.")
 
-    def search(
-        self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """At least the k nearest of the positions in `mask` [n], ascending, and their squared distances.
+    @property
+    def at_once(self) -> int:
+        """How many queries `find` should get at a time."""
+        return max(1, MOST_COMPARED // max(len(self._vectors), 1))
 
-        The distances are good to a relative (D + 2) float32 roundings. `query` is float32 [D].
+    def find(self, queries: NDArray[np.float32], selections: Sequence[Selection]) -> list[Found]:
+        """What finds the crops near each of these queries [m, D]; to be called, and used, inside `reading`.
+
+        It may take 4 bytes for every query and crop: ask for `at_once` at a time.
         """
-        count = int(np.count_nonzero(mask))
-        if count == len(mask):
-            return self._vectors.search(query, k, None)
-        if count > NARROW * len(mask):
-            return self._vectors.search(query, k, mask)
-        positions = np.flatnonzero(mask)
-        squared = self.squared(query, positions)
-        nearest = np.argsort(squared)
-        return positions[nearest], squared[nearest]
+        found: dict[int, Found] = {}
+        together = []
+        for at, (query, selection) in enumerate(zip(queries, selections, strict=True)):
+            if selection.mask is not None and selection.count <= NARROW * len(selection.mask):
+                positions = np.flatnonzero(selection.mask)
+                squared = self.measure(query, positions)
+                found[at] = Compared(positions, squared, selection.count, sums_error(self.dim))
+            else:
+                together.append(at)
+        found |= zip(together, self._compare(queries[together], [selections[at] for at in together]), strict=True)
+        return [found[at] for at in range(len(queries))]
 
-    def squared(self, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Squared distances [n] of the query to these positions; equal vectors get equal distances."""
-        return self._vectors.squared(query, positions)
+    def _compare(self, queries: NDArray[np.float32], selections: Sequence[Selection]) -> Sequence[Found]:
+        """Compares queries [m, D] with all vectors."""
+        masks = [selection.mask for selection in selections]
+        if len(queries) >= FEW:
+            return compare_all(self._vectors, queries, masks)
+        error = sums_error(self.dim)
+        return [Scanned(self._vectors, query, mask, error) for query, mask in zip(queries, masks, strict=True)]
+
+    def measure(self, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Squared distances [n] of the query [D] to these positions; equal vectors get equal distances."""
+        return self._vectors.measure(query, positions)
 
     def reserve(self, count: int) -> None:
         """Makes room for `count` crops in all, before the first is loaded."""

@@ -1,4 +1,4 @@
-"""The bounded queue, and the one supervised thread that owns the engine.
+"""The bounded queue, and the one supervised thread that hands batches to the engine.
 
 There is no timer: whenever the engine is free the thread takes what is queued, so a lone image waits for
 nothing and a crowd is batched. Admission counts images; what fails, fails alone. An engine that breaks is
@@ -14,14 +14,16 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.engine import Engine, EngineError, check, give_way, self_test
+from service.inference.engine import Engine, EngineError, check, self_test
 from service.inference.outcomes import Embedded, EmbeddingFailed, Outcome, Outcomes, QueueFull, TooLate, WorkerStopped
+from service.priority import give_way
 
 logger = logging.getLogger(__name__)
 
@@ -41,19 +43,28 @@ class _Item:
     queued: float = field(default_factory=time.perf_counter)
 
     def settle(self, outcome: Outcome | WorkerStopped) -> None:
-        """Hands the outcome to the event loop; the loop may be gone when the process is stopping."""
-        try:
-            self.future.get_loop().call_soon_threadsafe(self._settle, outcome)
-        except RuntimeError:
-            logger.debug("an embedding came after its event loop had closed")
-
-    def _settle(self, outcome: Outcome | WorkerStopped) -> None:
+        """For the event loop's thread."""
         if self.future.done():
             return
         if isinstance(outcome, WorkerStopped):
             self.future.set_exception(outcome)
         else:
             self.future.set_result(outcome)
+
+
+def _settle(items: Sequence[_Item], outcomes: Sequence[Outcome | WorkerStopped]) -> None:
+    """Hands outcomes to the event loop, together: what waits for a batch goes on in the same turn of the loop."""
+
+    def settle() -> None:
+        for item, outcome in zip(items, outcomes, strict=True):
+            item.settle(outcome)
+
+    if not items:
+        return
+    try:
+        items[0].future.get_loop().call_soon_threadsafe(settle)
+    except RuntimeError:  # the loop may be gone when the process is stopping
+        logger.debug("embeddings came after their event loop had closed")
 
 
 class BatchWorker:
@@ -74,7 +85,9 @@ class BatchWorker:
         self._error: str | None = None
         self._failed_in_a_row = 0
         self._proven = True  # the engine was tested when it was loaded, or has embedded something since
-        self._running_since: float | None = None
+        self._running: dict[object, float] = {}  # since when each batch that the engine has runs
+        self._batches_out = 0
+        self._broken: BaseException | None = None
         self._rate = max(engine.images_per_second, 1e-3)
         self._admitted = 0
         self._items: deque[_Item] = deque()
@@ -89,8 +102,8 @@ class BatchWorker:
             return f"the inference thread is not running: {self._error}"
         if not self._thread.is_alive() or self._stopping:
             return "the inference thread is not running: it was stopped"
-        since = self._running_since
-        if since is not None and (seconds := time.perf_counter() - since) > HANG_SECONDS:
+        since = min(list(self._running.values()), default=math.inf)
+        if (seconds := time.perf_counter() - since) > HANG_SECONDS:
             return f"the device hangs: the model has been at one batch for {seconds:.0f} s"
         return None
 
@@ -175,7 +188,7 @@ class BatchWorker:
                 self._loop()
             except BaseException as error:  # Whatever ends the loop, nobody may wait for it for ever.
                 logger.critical("inference broke", exc_info=error)
-                self._fail_all(f"it died of {type(error).__name__}: {error}")
+                self._fail_all(_reason(error))
                 self._renew()
 
     def _fail_all(self, reason: str) -> None:
@@ -184,8 +197,8 @@ class BatchWorker:
             self._error = reason
             left = list(self._items)
             self._items.clear()
-        for item in left:
-            item.settle(WorkerStopped("The inference thread stopped before it came to this image."))
+        stopped = WorkerStopped("The inference thread stopped before it came to this image.")
+        _settle(left, [stopped] * len(left))
 
     def _renew(self) -> None:
         """Loads the engine again until that works or it is time to stop.
@@ -214,26 +227,50 @@ class BatchWorker:
             return self._changed.wait_for(lambda: self._stopping, seconds)
 
     def _loop(self) -> None:
-        while batch := self._take():
-            try:
-                self._run(batch)
-            except BaseException:
-                for item in batch:
-                    item.settle(WorkerStopped("The inference thread stopped while it held this image."))
-                raise
+        """Hands batches to the engine until it breaks, which is raised, or it is time to stop."""
+        with ThreadPoolExecutor(self.engine.runs_at_once, "resight-run", initializer=give_way) as runners:
+            while batch := self._take():
+                runners.submit(self._run_or_break, batch)
+
+    def _run_or_break(self, batch: list[_Item]) -> None:
+        try:
+            self._run(batch)
+        except BaseException as error:
+            self._broken, self._error = error, _reason(error)  # before anybody hears of it and asks
+            _settle(batch, [WorkerStopped("The inference thread stopped while it held this image.")] * len(batch))
+        finally:
+            with self._changed:
+                self._batches_out -= 1
+                self._changed.notify()
 
     def _take(self) -> list[_Item]:
-        """Waits for images and takes up to a batch of those still wanted; empty when it is time to stop."""
+        """Waits for images and the engine, and takes up to a batch of those still wanted; empty when it is to stop.
+
+        While the engine runs a batch and could run another, that begins only when it is full: images that wait
+        a little longer are run together.
+        """
         with self._changed:
             while True:
-                batch: list[_Item] = []
-                while self._items and len(batch) < self.max_batch:
-                    item = self._items.popleft()
-                    if not item.future.cancelled():
-                        batch.append(item)
-                if batch or self._stopping:
-                    return batch
+                if self._broken is not None:
+                    broken, self._broken = self._broken, None
+                    raise broken
+                if not self._batches_out or (
+                    self._batches_out < self.engine.runs_at_once and len(self._items) >= self.max_batch
+                ):
+                    batch = self._wanted()
+                    if batch:
+                        self._batches_out += 1
+                    if batch or self._stopping:
+                        return batch
                 self._changed.wait()
+
+    def _wanted(self) -> list[_Item]:
+        batch: list[_Item] = []
+        while self._items and len(batch) < self.max_batch:
+            item = self._items.popleft()
+            if not item.future.cancelled():
+                batch.append(item)
+        return batch
 
     def _run(self, batch: Sequence[_Item]) -> None:
         try:
@@ -246,12 +283,11 @@ class BatchWorker:
                 return
             logger.error("an image failed in the model", exc_info=error)
             self.failures += 1
-            batch[0].settle(EmbeddingFailed())
+            _settle(batch, [EmbeddingFailed()])
             self._doubt()
             return
         self._proven, self._failed_in_a_row = True, 0
-        for item, result in zip(batch, results, strict=True):
-            item.settle(result)
+        _settle(batch, results)
 
     def _doubt(self) -> None:
         """After failures in a row, tests the engine: bad pictures must not stop the service, a bad engine must."""
@@ -261,12 +297,14 @@ class BatchWorker:
             self._failed_in_a_row = 0
 
     def _infer(self, batch: Sequence[_Item]) -> list[Embedded]:
-        self._running_since = started = time.perf_counter()
+        started = time.perf_counter()
         attention = any(item.attention for item in batch)
+        run = object()
+        self._running[run] = started
         try:
             inference = self.engine.run(np.stack([item.crop for item in batch]), attention)
         finally:
-            self._running_since = None
+            del self._running[run]
         check(inference, len(batch), self.engine.info)
         if attention and inference.attention is None:
             raise EngineError("The model gave no attention.")
@@ -279,6 +317,10 @@ class BatchWorker:
         maps = (one if item.attention else None for item, one in zip(batch, found, strict=True))
         rows = zip(inference.embeddings, maps, strict=True)
         return [Embedded(embedding, weights, started, finished) for embedding, weights in rows]
+
+
+def _reason(error: BaseException) -> str:
+    return f"it died of {type(error).__name__}: {error}"
 
 
 async def _all_in_time(futures: Sequence[asyncio.Future[Outcome]]) -> list[Outcome]:

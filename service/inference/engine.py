@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from service.inference.lanes import Lanes
 from service.inference.model import (
     ATTENTION,
     EMBEDDING,
@@ -26,6 +26,7 @@ from service.inference.model import (
     draw_pattern,
     forbid_external_data,
 )
+from service.priority import give_way
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 
-NICENESS = 4  # four tenths of the weight of a thread that answers requests
 SELF_TEST_COSINE = 0.99
 MAX_BATCH_CPU = 16
 MAX_BATCH_GPU = 64
@@ -52,7 +52,11 @@ class Inference:
 
 
 class Engine(Protocol):
-    """Turns crops into embeddings. Not thread-safe: one thread owns it."""
+    """Turns crops into embeddings, by as many threads at once as it says."""
+
+    @property
+    def runs_at_once(self) -> int:
+        """How many `run` may be under way."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -75,9 +79,10 @@ class OnnxEngine:
     Every new batch shape costs a search for kernels and memory; a few fixed shapes cost it at start.
     """
 
-    def __init__(self, info: ModelInfo, session: onnxruntime.InferenceSession, max_batch: int) -> None:
+    def __init__(self, info: ModelInfo, session: onnxruntime.InferenceSession | Lanes, max_batch: int) -> None:
         self.info = info
         self.provider: str = session.get_providers()[0]
+        self.runs_at_once = session.runs_at_once if isinstance(session, Lanes) else 1
         self.max_batch = max_batch
         self.images_per_second = 0.0
         self._session = session
@@ -147,19 +152,22 @@ def load_engine(file: ModelFile, device: str, threads: int, max_batch: int | Non
 
 def _load(file: ModelFile, provider: str, threads: int, max_batch: int | None) -> OnnxEngine:
     largest = max_batch or (MAX_BATCH_CPU if provider == CPU else MAX_BATCH_GPU)
-    with tempfile.TemporaryDirectory(prefix="resight-") as folder:
-        session = _session(file, provider, threads, largest, Path(folder))
-        engine = OnnxEngine(file.info, session, largest)
-        _verify_provider(session, provider)
+    if provider == CPU:
+        engine = OnnxEngine(file.info, Lanes(partial(_session, file, CPU, largest), threads), largest)
         self_test(engine)
-        if provider != CPU:
+    else:
+        with tempfile.TemporaryDirectory(prefix="resight-") as folder:
+            session = _session(file, provider, largest, threads, Path(folder))
+            engine = OnnxEngine(file.info, session, largest)
+            _verify_provider(session, provider)
+            self_test(engine)
             _verify_nodes(Path(session.end_profiling()), provider)
     engine.warm_up()
     return engine
 
 
 def _session(
-    file: ModelFile, provider: str, threads: int, max_batch: int, folder: Path
+    file: ModelFile, provider: str, max_batch: int, threads: int, profiles: Path | None = None
 ) -> onnxruntime.InferenceSession:
     available = onnxruntime.get_available_providers()
     if provider not in available:
@@ -173,27 +181,17 @@ def _session(
     forbid_external_data(options)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning threads win nothing measurable here and take the cores from decoding and search.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_profiling = provider != CPU
-    options.profile_file_prefix = str(folder / "profile")
+    # Threads spin while they wait for each other within a run; between runs, the cores belong to decoding and search.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profiles is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profiles / "profile")
     try:
         providers = _providers(file.info, provider, max_batch)
         with ThreadPoolExecutor(1, initializer=give_way) as thread:  # ONNX Runtime's threads inherit its priority
             return thread.submit(onnxruntime.InferenceSession, file.content, options, providers=providers).result()
     except Exception as error:  # ONNX Runtime's own errors share no base class.
         raise EngineError(f"{file.info.path} does not load on {provider}: {error}") from error
-
-
-def give_way() -> None:
-    """Puts this thread, and those that it starts, below the main one: requests are answered before images are embedded.
-
-    Without it, a service under overload refuses late, because the model has all the cores. Linux alone knows
-    priorities of threads; elsewhere nothing happens. A thread that has given way already stays where it is.
-    """
-    if sys.platform == "linux":
-        above = os.getpriority(os.PRIO_PROCESS, os.getpid())
-        os.setpriority(os.PRIO_PROCESS, 0, max(above + NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _providers(info: ModelInfo, provider: str, max_batch: int) -> list[Any]:

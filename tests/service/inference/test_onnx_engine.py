@@ -15,17 +15,18 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from service import priority
 from service.inference import engine
 from service.inference.engine import (
     EngineError,
     Inference,
     _verify_nodes,
     check,
-    give_way,
     load_engine,
     providers_of,
     split,
 )
+from service.inference.lanes import parts_of
 from service.inference.model import ModelFile, ModelInfo, read_model
 from tests.tiny_model import DIM, HEIGHT, POSITIONS, WIDTH, write_tiny_model
 
@@ -36,6 +37,28 @@ from tests.tiny_model import DIM, HEIGHT, POSITIONS, WIDTH, write_tiny_model
 )
 def test_batches_are_cut_into_powers_of_two(count: int, largest: int, sizes: list[int]) -> None:
     assert split(count, largest) == sizes
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 16])
+def test_parts_shrink_and_none_is_lost(lanes: int) -> None:
+    assert parts_of(16, 2) == [4, 4, 2, 2, 1, 1, 1, 1]
+    for count in range(1, 130):
+        parts = parts_of(count, lanes)
+        assert sum(parts) == count
+        assert parts == sorted(parts, reverse=True)
+        assert parts[-1] == 1
+
+
+def test_lanes_embed_as_one_thread_does(model_file: ModelFile) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (37, HEIGHT, WIDTH, 3), np.uint8)
+    alone = load_engine(model_file, "cpu", threads=1, max_batch=16).run(crops, attention=True)
+    lanes = load_engine(model_file, "cpu", threads=3, max_batch=16)
+    with ThreadPoolExecutor(lanes.runs_at_once) as threads:
+        for both in threads.map(lambda _: lanes.run(crops, attention=True), range(4)):
+            np.testing.assert_allclose(both.embeddings, alone.embeddings, atol=1e-6)
+            assert both.attention is not None
+            assert alone.attention is not None
+            np.testing.assert_allclose(both.attention, alone.attention, atol=1e-6)
 
 
 def test_it_embeds_whatever_the_number(model_file: ModelFile) -> None:
@@ -191,11 +214,11 @@ def test_a_thread_gives_way_to_the_main_one_and_once_is_enough() -> None:
     def priorities() -> list[int]:
         seen = []
         for _ in range(3):
-            give_way()
+            priority.give_way()
             seen.append(os.getpriority(os.PRIO_PROCESS, 0))
         return seen
 
     main = os.getpriority(os.PRIO_PROCESS, os.getpid())
     with ThreadPoolExecutor(1) as thread:
-        assert thread.submit(priorities).result() == [min(main + engine.NICENESS, 19)] * 3
+        assert thread.submit(priorities).result() == [min(main + priority.NICENESS, 19)] * 3
     assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == main
