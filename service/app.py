@@ -21,6 +21,7 @@ from service.api.problems import ProblemBarrier, install_handlers
 from service.api.runtime import Pool, Runtime
 from service.api.searching import Searches
 from service.gallery.audit import Audit
+from service.gallery.building import Searching
 from service.gallery.gallery import Gallery
 from service.gallery.ranking import ImpostorCurve
 from service.gallery.retention import RetentionThread
@@ -142,8 +143,10 @@ def open_gallery(settings: Settings, info: ModelInfo) -> Gallery:
     """The gallery that the settings name, for the model that `info` describes. Raises GalleryError."""
     measured = info.impostor_curve
     curve = None if measured is None else ImpostorCurve(measured.false_match_rate, measured.distance)
+    # Half of the cores: the others run the model, as a search of one batch overlaps the inference of the next.
+    searching = Searching(settings.index, max(1, settings.effective_threads // 2))
     return Gallery.open(
-        settings.gallery_folder, info.sha256, info.name, info.embedding_dim, curve, settings.match_distance
+        settings.gallery_folder, info.sha256, info.name, info.embedding_dim, curve, settings.match_distance, searching
     )
 
 

@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     gallery: str = Field(
         default="sqlite:///data", description="sqlite:///FOLDER (relative), sqlite:////FOLDER (absolute)"
     )
+    index: Literal["auto", "exact", "ivf", "hnsw"] = Field(
+        default="auto",
+        description="exact, or likely crops first (ivf, hnsw), which are then measured; auto: ivf past 50,000",
+    )
     store_images: Literal["none", "thumbnail", "original"] = Field(
         default="thumbnail",
         description="what is kept of a picture, as JPEG: none, thumbnail (the model's input), original (in full size)",

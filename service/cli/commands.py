@@ -93,6 +93,9 @@ def serve(
     model: Annotated[Path | None, typer.Option(help="The model file. [default: models/market1501-int8.onnx]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or tensorrt. [default: auto]")] = None,
     gallery: Annotated[str | None, typer.Option(help="Where the gallery is kept. [default: sqlite:///data]")] = None,
+    index: Annotated[
+        str | None, typer.Option(help="How it is searched: auto, exact, ivf or hnsw. [default: auto]")
+    ] = None,
     store_images: Annotated[
         str | None, typer.Option(help="What is kept: none, thumbnail or original. [default: thumbnail]")
     ] = None,

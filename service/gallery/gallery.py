@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from service.gallery import ranking
 from service.gallery.audit import Audit
+from service.gallery.building import AUTO, Searching, StageBuilder
 from service.gallery.closing import Closing
 from service.gallery.columns import Columns
 from service.gallery.cursors import decode_cursor, encode_cursor, invalid_cursor
@@ -56,12 +57,14 @@ class Gallery(Closing):
         snapshots: SnapshotKeeper,
         curve: ImpostorCurve | None,
         match_distance: float | None,
+        builder: StageBuilder,
     ) -> None:
         self._store = store
         self._index = index
         self._snapshots = snapshots
         self._curve = curve
         self._match_distance = match_distance
+        self._builder = builder
         self.identities = Identities(store.database, index.apply)
         self.erasures = Erasures(store.database, index.apply)
 
@@ -74,8 +77,11 @@ class Gallery(Closing):
         dim: int,
         curve: ImpostorCurve | None,
         match_distance: float | None,
+        searching: Searching = AUTO,
     ) -> Gallery:
         """Opens, or makes, the gallery in `folder`; an empty one adopts the model.
+
+        It can be searched exactly at once; what `searching` asks for beyond that is built in the background.
 
         `match_distance` in [0, 1] overrides what `curve` says about the distance of a match. A damaged
         vector is logged and left out of searches, and is no reason not to open.
@@ -85,14 +91,16 @@ class Gallery(Closing):
         model = Model(model_sha256, model_name, dim)
         store = Store.open(folder, model)
         try:
-            index = open_index(store, model)
+            index = open_index(store, model, searching.threads)
         except BaseException:
             store.close()
             raise
-        return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance)
+        builder = StageBuilder(index, searching)
+        return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance, builder)
 
     def close(self) -> None:
         """Finishes the writes under way, leaves a snapshot of the index and frees the folder. Idempotent."""
+        self._builder.close()
         self._snapshots.close()
         self._store.close()
 
@@ -233,7 +241,7 @@ class Gallery(Closing):
             yield from (Answer("empty_gallery", (), 0, exact=True) for _ in queries)
             return
         selections = [columns.selection(one.filters) for one in options]
-        found = self._index.find(queries, selections)
+        found = self._index.find(queries, selections, [one.exact for one in options])
         for query, one, selection, near in zip(queries, options, selections, found, strict=True):
             below = ranking.match_distance(self._curve, self._match_distance, selection.candidates)
             ranking_size = max(one.top_k, 2)  # the verdict needs the second

@@ -17,6 +17,7 @@ from service.gallery.columns import Columns, Frozen, Selection
 from service.gallery.finding import Compared, Found, Scanned, compare_all, sums_error
 from service.gallery.lock import ReadWriteLock
 from service.gallery.records import GalleryUnavailable
+from service.gallery.stage import FirstStage, Staged
 from service.gallery.vectors import Vectors
 
 NARROW = 0.01  # below this share of the gallery, measuring vectors one by one beats a masked scan
@@ -36,7 +37,9 @@ class Index:
         self.crop_count = 0
         self.identity_count = 0
         self.columns = Columns()
+        self.arrangement = 0  # another number after vectors have moved or were replaced
         self._in_step = True
+        self._stage: FirstStage | None = None
         self._vectors = Vectors(dim, threads)
         self._lock = ReadWriteLock()
 
@@ -70,22 +73,29 @@ class Index:
             raise GalleryUnavailable("The index has lost step with the database; restart the service.")
 
     @property
+    def staged(self) -> bool:
+        """Whether searches look at likely crops first."""
+        return self._stage is not None
+
+    @property
     def at_once(self) -> int:
         """How many queries `find` should get at a time."""
         return max(1, MOST_COMPARED // max(len(self._vectors), 1))
 
-    def find(self, queries: NDArray[np.float32], selections: Sequence[Selection]) -> list[Found]:
+    def find(self, queries: NDArray[np.float32], selections: Sequence[Selection], exact: Sequence[bool]) -> list[Found]:
         """What finds the crops near each of these queries [m, D]; to be called, and used, inside `reading`.
 
         It may take 4 bytes for every query and crop: ask for `at_once` at a time.
         """
         found: dict[int, Found] = {}
         together = []
-        for at, (query, selection) in enumerate(zip(queries, selections, strict=True)):
+        for at, (query, selection, all_of_them) in enumerate(zip(queries, selections, exact, strict=True)):
             if selection.mask is not None and selection.count <= NARROW * len(selection.mask):
                 positions = np.flatnonzero(selection.mask)
                 squared = self.measure(query, positions)
                 found[at] = Compared(positions, squared, selection.count, sums_error(self.dim))
+            elif self._stage is not None and not all_of_them:
+                found[at] = Staged(self._stage, self._vectors, query, selection.mask, selection.count)
             else:
                 together.append(at)
         found |= zip(together, self._compare(queries[together], [selections[at] for at in together]), strict=True)
@@ -112,7 +122,7 @@ class Index:
     def load(self, entries: Sequence[Entry], vectors: NDArray[np.float16], sound: NDArray[np.bool_]) -> None:
         """Adds stored crops with ascending rows; those not `sound` are listed but not searched."""
         with self._changing():
-            self._vectors.append(vectors)
+            self._append(vectors)
             self.columns.append(entries, sound)
 
     def thaw(self, frozen: Frozen, vectors: Iterable[NDArray[np.float16]]) -> None:
@@ -121,6 +131,31 @@ class Index:
             for part in vectors:
                 self._vectors.append(part)
             self.columns.thaw(frozen)
+
+    def part(self, start: int, count: int, arrangement: int) -> NDArray[np.float16] | None:
+        """A copy of up to `count` vectors from the position `start` on; None once they are arranged otherwise."""
+        with self.reading() as columns:
+            if self.arrangement != arrangement:
+                return None
+            return self._vectors.stored(np.arange(start, min(start + count, len(columns))))
+
+    def adopt(self, stage: FirstStage | None, arrangement: int) -> bool:
+        """Searches with this first stage from now on, None: without. False when it has not what the index has."""
+        with self._changing():
+            fits = stage is None or (self.arrangement == arrangement and len(stage) == len(self._vectors))
+            if fits:
+                self._stage = stage
+        return fits
+
+    def _append(self, vectors: NDArray[np.float16]) -> None:
+        self._vectors.append(vectors)
+        if self._stage is not None:
+            self._stage.add(vectors)
+
+    def _rearranged(self) -> None:
+        """The first stage no longer fits; exact search answers until there is another."""
+        self.arrangement += 1
+        self._stage = None
 
     def stored(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
         """A copy of the vectors [n, D] there; to be called inside `reading`."""
@@ -133,11 +168,12 @@ class Index:
         """
         with self._changing():
             if changes.added:
-                self._vectors.append(np.stack(changes.vectors))
+                self._append(np.stack(changes.vectors))
                 self.columns.append(changes.added, np.ones(len(changes.added), np.bool_))
             for row, vector in changes.replaced:
                 position = self.columns.position(row)
                 self._vectors.replace(position, vector)
+                self._rearranged()
                 self.columns.mark_searchable(position)
             for entry in changes.relabelled:
                 self.columns.relabel(entry)
@@ -152,3 +188,4 @@ class Index:
         if removed >= COMPACT_MINIMUM and removed >= COMPACT_SHARE * len(present):
             self._vectors.keep(present)
             self.columns.keep(present)
+            self._rearranged()

@@ -42,21 +42,21 @@ PRUNED_AT_ONCE = 4096
 _log = logging.getLogger(__name__)
 
 
-def open_index(store: Store, model: Model) -> Index:
+def open_index(store: Store, model: Model, threads: int) -> Index:
     """The index of all that is stored. Raises what reading the database raises, and nothing about snapshots."""
-    index = _from_snapshot(store, model)
+    index = _from_snapshot(store, model, threads)
     if index is None:
-        index = Index(model.dim)
+        index = Index(model.dim, threads)
         index.reserve(store.count())
         for chunk in store.load():
             index.load(chunk.entries, chunk.vectors, chunk.sound)
     return index
 
 
-def _from_snapshot(store: Store, model: Model) -> Index | None:
+def _from_snapshot(store: Store, model: Model, threads: int) -> Index | None:
     folder = store.database.folder
     try:
-        index, behind, erased = _load(store, model)
+        index, behind, erased = _load(store, model, threads)
     except FileNotFoundError:
         return None
     except (SnapshotUnusable, OSError, ValueError, KeyError, TypeError) as error:
@@ -70,9 +70,9 @@ def _from_snapshot(store: Store, model: Model) -> Index | None:
     return index
 
 
-def _load(store: Store, model: Model) -> tuple[Index, int, bool]:
+def _load(store: Store, model: Model, threads: int) -> tuple[Index, int, bool]:
     """The index, how many changes its snapshot was behind, and whether the snapshot has crops that are erased."""
-    index = Index(model.dim)
+    index = Index(model.dim, threads)
     with snapshot.reading(store.database.folder.path / SNAPSHOT_NAME) as found:
         with store.database.reading() as connection:
             accepted = connection.execute("SELECT sequence, token FROM snapshot").fetchone()
