@@ -40,9 +40,9 @@ class Settings(BaseSettings):
     gallery: str = Field(
         default="sqlite:///data", description="sqlite:///FOLDER (relative), sqlite:////FOLDER (absolute)"
     )
-    index: Literal["auto", "exact", "ivf", "hnsw"] = Field(
+    index: Literal["auto", "exact", "ivf", "hnsw", "compressed"] = Field(
         default="auto",
-        description="exact, or likely crops first (ivf, hnsw), which are then measured; auto: ivf past 50,000",
+        description="exact, or likely crops first (ivf, hnsw; compressed: with vectors on disk); auto: ivf past 50,000",
     )
     store_images: Literal["none", "thumbnail", "original"] = Field(
         default="thumbnail",

@@ -94,7 +94,7 @@ def serve(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or tensorrt. [default: auto]")] = None,
     gallery: Annotated[str | None, typer.Option(help="Where the gallery is kept. [default: sqlite:///data]")] = None,
     index: Annotated[
-        str | None, typer.Option(help="How it is searched: auto, exact, ivf or hnsw. [default: auto]")
+        str | None, typer.Option(help="How it is searched: auto, exact, ivf, hnsw or compressed. [default: auto]")
     ] = None,
     store_images: Annotated[
         str | None, typer.Option(help="What is kept: none, thumbnail or original. [default: thumbnail]")

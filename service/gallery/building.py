@@ -17,7 +17,7 @@ from service.gallery.periodic import Periodic
 from service.gallery.stage import FirstStage, Kind, sample_size
 from service.priority import give_way
 
-IndexKind = Literal["auto", "exact", "ivf", "hnsw"]
+IndexKind = Literal["auto", "exact", "ivf", "hnsw", "compressed"]
 
 EXACT_UP_TO = 50_000  # crops; past that `auto` looks at likely ones first
 LEAST_STAGED = 1_000  # crops that are searched exactly, whatever is set
@@ -30,10 +30,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Searching:
-    """How the gallery is searched: `kind` as RESIGHT_INDEX says, with so many threads."""
+    """How the gallery is searched: `kind` as RESIGHT_INDEX says, with so many threads.
+
+    `compressed` is `ivf` with its vectors in a file instead of in memory.
+    """
 
     kind: IndexKind = "auto"
     threads: int = 1
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the vectors are."""
+        return self.kind != "compressed"
 
     def stage_for(self, crops: int) -> Kind | None:
         """The first stage for so many crops, None for an exact search."""

@@ -57,16 +57,22 @@ class Compared:
 
 @dataclass(frozen=True, eq=False)
 class Scanned:
-    """Scans the vectors anew each time: the fastest way for a single query."""
+    """Goes over the vectors anew each time: the fastest way for a single query."""
 
     vectors: Vectors
     query: NDArray[np.float32]
     mask: NDArray[np.bool_] | None
-    error: float
     exact = True
 
+    @property
+    def error(self) -> float:
+        return sums_error(self.vectors.dim) if self.vectors.scanned else products_error(self.vectors.dim)
+
     def nearest(self, k: int) -> tuple[Positions, NDArray[np.float32]]:
-        return self.vectors.search(self.query, min(k, len(self.vectors)), self.mask)
+        if self.vectors.scanned:
+            return self.vectors.search(self.query, min(k, len(self.vectors)), self.mask)
+        (compared,) = compare_all(self.vectors, self.query[np.newaxis], [self.mask])
+        return compared.nearest(k)
 
 
 def compare_all(

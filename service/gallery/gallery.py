@@ -91,7 +91,7 @@ class Gallery(Closing):
         model = Model(model_sha256, model_name, dim)
         store = Store.open(folder, model)
         try:
-            index = open_index(store, model, searching.threads)
+            index = open_index(store, model, searching)
         except BaseException:
             store.close()
             raise

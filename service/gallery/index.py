@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +30,20 @@ COMPACT_SHARE, COMPACT_MINIMUM = 0.25, 1024  # removed vectors that are worth mo
 class Index:
     """Vectors and columns, position by position. `reading()` holds off `apply` and `load`.
 
+    With a `folder`, the vectors are in a file there and not in memory.
+
     `crop_count` and `identity_count` are how many crops are enrolled and how many identities have one: plain
     integers, to be read without the lock.
     """
 
-    def __init__(self, dim: int, threads: int = 1) -> None:
+    def __init__(self, dim: int, threads: int = 1, folder: Path | None = None) -> None:
         self.crop_count = 0
         self.identity_count = 0
         self.columns = Columns()
         self.arrangement = 0  # another number after vectors have moved or were replaced
         self._in_step = True
         self._stage: FirstStage | None = None
-        self._vectors = Vectors(dim, threads)
+        self._vectors = Vectors(dim, threads, folder)
         self._lock = ReadWriteLock()
 
     @property
@@ -95,7 +98,8 @@ class Index:
                 squared = self.measure(query, positions)
                 found[at] = Compared(positions, squared, selection.count, sums_error(self.dim))
             elif self._stage is not None and not all_of_them:
-                found[at] = Staged(self._stage, self._vectors, query, selection.mask, selection.count)
+                otherwise = Scanned(self._vectors, query, selection.mask)
+                found[at] = Staged(self._stage, self._vectors, query, selection.mask, selection.count, otherwise)
             else:
                 together.append(at)
         found |= zip(together, self._compare(queries[together], [selections[at] for at in together]), strict=True)
@@ -104,10 +108,9 @@ class Index:
     def _compare(self, queries: NDArray[np.float32], selections: Sequence[Selection]) -> Sequence[Found]:
         """Compares queries [m, D] with all vectors."""
         masks = [selection.mask for selection in selections]
-        if len(queries) >= FEW:
+        if len(queries) >= FEW or not self._vectors.scanned:
             return compare_all(self._vectors, queries, masks)
-        error = sums_error(self.dim)
-        return [Scanned(self._vectors, query, mask, error) for query, mask in zip(queries, masks, strict=True)]
+        return [Scanned(self._vectors, query, mask) for query, mask in zip(queries, masks, strict=True)]
 
     def measure(self, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Squared distances [n] of the query [D] to these positions; equal vectors get equal distances."""

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery import snapshot
+from service.gallery.building import Searching
 from service.gallery.changes import Changes
 from service.gallery.columns import Frozen
 from service.gallery.database import Database
@@ -42,21 +43,26 @@ PRUNED_AT_ONCE = 4096
 _log = logging.getLogger(__name__)
 
 
-def open_index(store: Store, model: Model, threads: int) -> Index:
+def open_index(store: Store, model: Model, searching: Searching) -> Index:
     """The index of all that is stored. Raises what reading the database raises, and nothing about snapshots."""
-    index = _from_snapshot(store, model, threads)
+    index = _from_snapshot(store, model, searching)
     if index is None:
-        index = Index(model.dim, threads)
+        index = _empty(store, model, searching)
         index.reserve(store.count())
         for chunk in store.load():
             index.load(chunk.entries, chunk.vectors, chunk.sound)
     return index
 
 
-def _from_snapshot(store: Store, model: Model, threads: int) -> Index | None:
+def _empty(store: Store, model: Model, searching: Searching) -> Index:
+    folder = None if searching.in_memory else store.database.folder.path
+    return Index(model.dim, searching.threads, folder)
+
+
+def _from_snapshot(store: Store, model: Model, searching: Searching) -> Index | None:
     folder = store.database.folder
     try:
-        index, behind, erased = _load(store, model, threads)
+        index, behind, erased = _load(store, model, searching)
     except FileNotFoundError:
         return None
     except (SnapshotUnusable, OSError, ValueError, KeyError, TypeError) as error:
@@ -70,9 +76,9 @@ def _from_snapshot(store: Store, model: Model, threads: int) -> Index | None:
     return index
 
 
-def _load(store: Store, model: Model, threads: int) -> tuple[Index, int, bool]:
+def _load(store: Store, model: Model, searching: Searching) -> tuple[Index, int, bool]:
     """The index, how many changes its snapshot was behind, and whether the snapshot has crops that are erased."""
-    index = Index(model.dim, threads)
+    index = _empty(store, model, searching)
     with snapshot.reading(store.database.folder.path / SNAPSHOT_NAME) as found:
         with store.database.reading() as connection:
             accepted = connection.execute("SELECT sequence, token FROM snapshot").fetchone()

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.gallery.finding import Positions
+from service.gallery.finding import Found, Positions
 from service.gallery.vectors import Vectors
 
 Kind = Literal["ivf", "hnsw"]
@@ -91,8 +91,12 @@ class Staged:
     query: NDArray[np.float32]
     mask: NDArray[np.bool_] | None
     count: int
+    otherwise: Found
     exact = False
-    error = 0.0
+
+    @property
+    def error(self) -> float:
+        return self.otherwise.error
 
     def nearest(self, k: int) -> tuple[Positions, NDArray[np.float32]]:
         """What is found of the k nearest; looks farther until there are as many, and at everything at last."""
@@ -102,7 +106,7 @@ class Staged:
             if len(positions) == k:
                 break
             if exhausted:
-                return self.vectors.search(self.query, k, self.mask)
+                return self.otherwise.nearest(k)
             effort *= MORE
         squared = self.vectors.measure(self.query, positions)
         order = np.argsort(squared)

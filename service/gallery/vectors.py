@@ -1,8 +1,9 @@
-"""The float16 vectors in memory, by position, and exact comparison with them."""
+"""The float16 vectors, by position, and exact comparison with them."""
 
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -10,65 +11,45 @@ from numpy.typing import NDArray
 
 from service.gallery.growing import Column
 from service.gallery.products import Products
+from service.gallery.rowfile import RowFile
 
 MEASURED_AT_ONCE = 1024  # 4 MiB at D = 2048
 
 
-class Vectors:
-    """Float16 vectors of unit length [n, D], as stored. Not thread-safe.
+class _Codes:
+    """Vectors [n, D] by position in FAISS's scalar quantizer at fp16. Not thread-safe.
 
-    They take 2 D + 4 bytes each, 4 GB for a million at D = 2048. `reserve` allocates once; where more is appended
-    than was reserved, they move to a block of twice the size: three times the memory while they move, of which
-    what nothing was written to yet costs addresses only.
+    It and not a flat float32 index: the search of one query is bound by memory traffic, and half of the bytes take two
+    thirds of the time. Many queries at once go through `Products`.
     """
 
-    # FAISS's scalar quantizer at fp16 holds them and not a flat float32 index: the search of one query is bound by
-    # memory traffic, and half of the bytes take two thirds of the time. Many queries at once go through `Products`.
-
-    def __init__(self, dim: int, threads: int = 1) -> None:
-        self.dim = dim
+    def __init__(self, dim: int) -> None:
         self._faiss = _codes(dim)
-        self._products = Products(threads)
-        self._squares = Column(np.float32)
-        self._ruler = _Ruler(dim)
 
     def __len__(self) -> int:
         return int(self._faiss.ntotal)
 
+    def view(self) -> NDArray[np.float16]:
+        return _view(self._faiss)
+
     def reserve(self, count: int) -> None:
-        """Makes room for `count` vectors in all; to be called while there are none."""
         codes = self._faiss.codes
         codes.resize(count * self._faiss.sa_code_size())
         codes.resize(0)  # keeps the block: FAISS shows Python a vector without its reserve()
-        self._squares.reserve(count)
 
     def append(self, vectors: NDArray[np.float16]) -> None:
-        """Adds vectors [n, D] at the end."""
         self._faiss.add_sa_codes(np.ascontiguousarray(vectors).view(np.uint8))
-        self._squares.extend(self._products.squares(vectors))
-
-    def replace(self, position: int, vector: NDArray[np.float16]) -> None:
-        """Overwrites one vector [D]."""
-        _view(self._faiss)[position] = vector
-        self._squares.values[position] = self._products.squares(vector[np.newaxis])[0]
-
-    def stored(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
-        """A copy of these vectors [n, D], as they were given."""
-        if not len(positions):
-            return np.empty((0, self.dim), np.float16)
-        vectors: NDArray[np.float16] = _view(self._faiss)[positions]
-        return vectors
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
-        """Drops the positions where `mask` is False; the others move together."""
         dropped = np.packbits(~mask, bitorder="little")
         self._faiss.remove_ids(faiss.IDSelectorBitmap(dropped))
-        self._squares.keep(mask)
+
+    def touched(self, count: int) -> None:
+        """It stays in memory."""
 
     def search(
         self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k nearest positions and their squared distances, ascending; `mask` [n] says which count."""
         parameters = None
         if mask is not None:
             bits = np.packbits(mask, bitorder="little")
@@ -77,9 +58,69 @@ class Vectors:
         found = positions[0] >= 0
         return positions[0][found], squared[0][found]
 
+
+class Vectors:
+    """Float16 vectors of unit length [n, D], as stored: in memory, or in a file in `folder`. Not thread-safe.
+
+    In memory they take 2 D + 4 bytes each, 4 GB for a million at D = 2048. `reserve` allocates once; where more is
+    appended than was reserved, they move to a block of twice the size: three times the memory while they move, of
+    which what nothing was written to yet costs addresses only.
+    """
+
+    def __init__(self, dim: int, threads: int = 1, folder: Path | None = None) -> None:
+        self.dim = dim
+        self._rows = _Codes(dim) if folder is None else RowFile(dim, folder)
+        self._products = Products(threads)
+        self._squares = Column(np.float32)
+        self._ruler = _Ruler(dim)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def scanned(self) -> bool:
+        """Whether `search` is faster for one query than `compare`."""
+        return isinstance(self._rows, _Codes)
+
+    def reserve(self, count: int) -> None:
+        """Makes room for `count` vectors in all; to be called while there are none."""
+        self._rows.reserve(count)
+        self._squares.reserve(count)
+
+    def append(self, vectors: NDArray[np.float16]) -> None:
+        """Adds vectors [n, D] at the end."""
+        self._rows.append(vectors)
+        self._squares.extend(self._products.squares(vectors))
+
+    def replace(self, position: int, vector: NDArray[np.float16]) -> None:
+        """Overwrites one vector [D]."""
+        self._rows.view()[position] = vector
+        self._squares.values[position] = self._products.squares(vector[np.newaxis])[0]
+
+    def stored(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
+        """A copy of these vectors [n, D], as they were given."""
+        if not len(positions):
+            return np.empty((0, self.dim), np.float16)
+        vectors: NDArray[np.float16] = self._rows.view()[positions]
+        self._rows.touched(len(positions))
+        return vectors
+
+    def keep(self, mask: NDArray[np.bool_]) -> None:
+        """Drops the positions where `mask` is False; the others move together."""
+        self._rows.keep(mask)
+        self._squares.keep(mask)
+
+    def search(
+        self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The k nearest positions and their squared distances, ascending; `mask` [n] says which count."""
+        assert isinstance(self._rows, _Codes), "vectors in a file are compared"
+        return self._rows.search(query, k, mask)
+
     def compare(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """The squared distances [m, n] of queries [m, D] to all vectors: |a|² + |b|² - 2ab, in float32."""
-        squared = self._products.of(_view(self._faiss), queries)
+        squared = self._products.of(self._rows.view(), queries)
+        self._rows.touched(len(self._rows))
         np.multiply(squared, -2, out=squared)
         squared += self._squares.values
         squared += np.einsum("ij,ij->i", queries, queries)[:, np.newaxis]
@@ -93,7 +134,8 @@ class Vectors:
         squared = np.empty(len(positions), np.float32)
         for start in range(0, len(positions), MEASURED_AT_ONCE):
             part = slice(start, start + MEASURED_AT_ONCE)
-            squared[part] = self._ruler.measure(query, _view(self._faiss), positions[part])
+            squared[part] = self._ruler.measure(query, self._rows.view(), positions[part])
+        self._rows.touched(len(positions))
         return squared
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from service.gallery import rowfile
 from service.gallery.changes import Entry
 from service.gallery.columns import Columns
 from service.gallery.finding import compare_all
@@ -59,11 +61,12 @@ def test_vectors_searched_dropped_and_replaced() -> None:
         assert len(vectors.search(query, 1000, mask)[0]) == len(allowed)
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("dim", [1, 7, 64, 2048])
-def test_comparing_many_queries_is_as_true_as_it_says(dim: int) -> None:
+def test_comparing_many_queries_is_as_true_as_it_says(tmp_path: Path, dim: int, on_disk: bool) -> None:
     rng = np.random.default_rng(dim)
     data = units(rng, 2100, dim).astype(np.float16)  # more than two blocks
-    vectors = Vectors(dim)
+    vectors = Vectors(dim, folder=tmp_path if on_disk else None)
     vectors.append(data[:1000])
     vectors.append(data[1000:])
     keep = rng.random(len(data)) < 0.9
@@ -87,6 +90,26 @@ def test_comparing_many_queries_is_as_true_as_it_says(dim: int) -> None:
             assert np.all(np.diff(near) >= 0)
 
 
+def test_vectors_in_a_file_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rowfile, "MOST_MAPPED", 1 << 20)
+    rng = np.random.default_rng(3)
+    data = units(rng, 5000, 64).astype(np.float16)
+    memory, file = Vectors(64), Vectors(64, folder=tmp_path)
+    file.reserve(10)
+    keep = rng.random(5000) < 0.6
+    for vectors in (memory, file):
+        for start in range(0, 5000, 700):
+            vectors.append(data[start : start + 700])
+        vectors.keep(keep)
+        vectors.append(data[:50])
+        vectors.replace(3, data[7])
+    some = rng.integers(len(memory), size=3000)
+    query = units(rng, 1, 64)[0]
+    np.testing.assert_array_equal(file.stored(some), memory.stored(some))
+    np.testing.assert_array_equal(file.measure(query, some), memory.measure(query, some))
+    assert not list(tmp_path.iterdir())  # nothing to be left behind
+
+
 def test_what_was_reserved_is_never_moved() -> None:
     data = units(np.random.default_rng(2), 130).astype(np.float16)
 
@@ -94,7 +117,7 @@ def test_what_was_reserved_is_never_moved() -> None:
         found = set()
         for part in (data[:100], data[100:]):
             vectors.append(part)
-            found.add(int(vectors._faiss.codes.data()))
+            found.add(int(vectors._rows.view().ctypes.data))
         return found
 
     reserved = Vectors(16)

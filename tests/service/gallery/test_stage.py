@@ -66,8 +66,8 @@ def agreement(gallery: Gallery, probes: NDArray[np.float32], filters: Filters) -
     return float(np.mean(shares))
 
 
-@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_likely_crops_are_mostly_the_nearest_even_of_strangers(tmp_path: Path, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "compressed"])
+def test_likely_crops_are_mostly_the_nearest_even_of_strangers(tmp_path: Path, kind: building.IndexKind) -> None:
     rng = np.random.default_rng(1)
     crops = enrolled(people(rng, PEOPLE, SHOTS))
     with opened(tmp_path, kind) as gallery:
