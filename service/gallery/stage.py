@@ -21,7 +21,8 @@ from service.gallery.vectors import Vectors
 Kind = Literal["ivf", "hnsw"]
 LEAST_CELLS, MOST_CELLS = 16, 4096
 SAMPLE_A_CELL = 40  # vectors that k-means sees for each of its centroids; FAISS wants 39
-SHARE_OF_CELLS, LEAST_PROBES = 16, 16  # one cell in 16 is looked into at first, and never fewer than 16
+HALVED_UP_TO = 256  # cells of which half are looked into, for recall of strangers, too; of more, 8 √cells
+COMMON = 0.5  # filters that let a smaller share through make it look into more cells
 LINKS, EF_CONSTRUCTION = 32, 100  # of the graph
 MORE = 4  # how much farther each further search looks
 
@@ -53,19 +54,19 @@ class FirstStage:
         self._index.add(vectors.astype(np.float32))
 
     def likely(
-        self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, effort: int
+        self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, effort: float
     ) -> tuple[Positions, bool]:
         """Up to k positions near the query [D], in no order; and whether more effort could not find others.
 
-        `mask` [n] says which count; an effort of 1 looks where the nearest mostly are.
+        `mask` [n] says which count; an effort of 1 looks where the nearest mostly are, if most count.
         """
         selector = None if mask is None else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         if self.kind == "hnsw":
-            ef = effort * max(k, 64)
+            ef = int(effort * max(k, 64))
             parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
             exhausted = ef >= len(self)
         else:
-            probes = min(effort * max(LEAST_PROBES, self._index.nlist // SHARE_OF_CELLS), self._index.nlist)
+            probes = min(math.ceil(effort * probed(self._index.nlist)), self._index.nlist)
             parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
             exhausted = probes == self._index.nlist and k >= len(self)
         _, positions = self._index.search(query[np.newaxis], k, params=parameters)
@@ -75,6 +76,11 @@ class FirstStage:
 def cells(count: int) -> int:
     """The power of two next to √count, within bounds."""
     return int(min(max(2 ** round(math.log2(max(count, 1)) / 2), LEAST_CELLS), MOST_CELLS))
+
+
+def probed(cells: int) -> float:
+    """How many of the cells are looked into at first."""
+    return cells / 2 if cells <= HALVED_UP_TO else math.sqrt(HALVED_UP_TO * cells) / 2
 
 
 def sample_size(kind: Kind, count: int) -> int:
@@ -100,7 +106,8 @@ class Staged:
 
     def nearest(self, k: int) -> tuple[Positions, NDArray[np.float32]]:
         """What is found of the k nearest; looks farther until there are as many, and at everything at last."""
-        k, effort = min(k, self.count), 1
+        k = min(k, self.count)
+        effort = max(1.0, COMMON * len(self.stage) / self.count)
         while True:
             positions, exhausted = self.stage.likely(self.query, k, self.mask, effort)
             if len(positions) == k:
