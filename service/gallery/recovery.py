@@ -28,6 +28,7 @@ from service.gallery.columns import Frozen
 from service.gallery.database import Database
 from service.gallery.folder import SNAPSHOT_NAME, UNFINISHED_SNAPSHOT_NAME
 from service.gallery.index import Index
+from service.gallery.memory import require_memory
 from service.gallery.periodic import Periodic
 from service.gallery.records import GalleryError, GalleryUnavailable
 from service.gallery.snapshot import Origin, SnapshotUnusable
@@ -44,7 +45,11 @@ _log = logging.getLogger(__name__)
 
 
 def open_index(store: Store, model: Model, searching: Searching) -> Index:
-    """The index of all that is stored. Raises what reading the database raises, and nothing about snapshots."""
+    """The index of all that is stored.
+
+    Raises GalleryUnavailable when that does not fit into memory, and what reading the database raises; nothing about
+    snapshots.
+    """
     index = _from_snapshot(store, model, searching)
     if index is None:
         index = _empty(store, model, searching)
@@ -55,8 +60,10 @@ def open_index(store: Store, model: Model, searching: Searching) -> Index:
 
 
 def _empty(store: Store, model: Model, searching: Searching) -> Index:
-    folder = None if searching.in_memory else store.database.folder.path
-    return Index(model.dim, searching.threads, folder)
+    if searching.in_memory:
+        require_memory(store.count(), model.dim)
+        return Index(model.dim, searching.threads)
+    return Index(model.dim, searching.threads, store.database.folder.path)
 
 
 def _from_snapshot(store: Store, model: Model, searching: Searching) -> Index | None:

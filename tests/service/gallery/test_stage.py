@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.gallery import building, index, stage
+from service.gallery import building, index, memory, stage
 from service.gallery.building import Searching, StageBuilder
 from service.gallery.gallery import Gallery
-from service.gallery.records import Filters, Labels, NewCrop, Probe, QueryOptions
+from service.gallery.records import Filters, GalleryUnavailable, Labels, NewCrop, Probe, QueryOptions
 from service.gallery.stage import FirstStage, Kind, cells
 from tests.service.gallery.cases import MODEL, crop_id, units, until
 
@@ -159,3 +159,22 @@ def test_what_is_rearranged_while_it_is_built_is_built_again(tmp_path: Path, mon
 @pytest.mark.parametrize(("count", "expected"), [(0, 16), (1000, 32), (100_000, 256), (1_000_000, 1024), (10**9, 4096)])
 def test_cells(count: int, expected: int) -> None:
     assert cells(count) == expected
+
+
+def test_more_than_memory_holds_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    with opened(tmp_path / "data") as gallery:
+        gallery.enrol(enrolled(people(rng, 300, SHOTS)))
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "LIMIT", limit)
+    limit.write_text("50000\n")
+    for name in ("index.snapshot", None):
+        with pytest.raises(GalleryUnavailable, match=r"1,800 crops take 0.* set RESIGHT_INDEX=compressed"):
+            opened(tmp_path / "data")
+        if name is not None:
+            (tmp_path / "data" / name).unlink()
+    with opened(tmp_path / "data", "compressed") as gallery:
+        assert gallery.crop_count == 1800
+    for free in ("max\n", "10000000000\n"):
+        limit.write_text(free)
+        opened(tmp_path / "data").close()
