@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ import faiss
 
 from service.gallery.gallery import Gallery
 from service.gallery.records import Answer, Probe
+
+logger = logging.getLogger(__name__)
 
 MOST_TOGETHER = 32  # queries in one search
 
@@ -72,4 +75,5 @@ class Searches:
         except Exception as error:
             if len(batch) <= 1:
                 return [error for _ in batch]
+            logger.warning("queries failed together; searching one by one", exc_info=error)
             return [found for one in batch for found in await self._search([one])]
