@@ -23,9 +23,9 @@ from service.inference.model import (
     INPUT,
     ModelFile,
     ModelInfo,
-    draw_pattern,
     forbid_external_data,
 )
+from service.inference.pattern import draw_pattern
 from service.priority import give_way
 
 logger = logging.getLogger(__name__)
