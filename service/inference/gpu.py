@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,6 +76,9 @@ def load_gpu(file: ModelFile, provider: str, threads: int, max_batch: int, cache
         card = find_card(major)
         onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip put them
         require_cudnn()
+        if cache is not None:
+            with suppress(OSError):  # said where it matters
+                cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the data folder, which nobody else reads
         derived = derive_cached(file, cache)
         if provider == TENSORRT:
             return _load_tensorrt(derived, card, threads, max_batch, major, cache)

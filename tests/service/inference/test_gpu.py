@@ -130,8 +130,10 @@ def test_a_machine_without_a_card_says_so(
 
 
 def test_what_was_derived_is_kept(model_file: ModelFile, machine: Machine, tmp_path: Path) -> None:
-    load_engine(model_file, "cuda", threads=1, max_batch=2, cache=tmp_path / "cache")
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".fp16"]
+    cache = tmp_path / "data" / "cache"
+    load_engine(model_file, "cuda", threads=1, max_batch=2, cache=cache)
+    assert [path.suffix for path in cache.iterdir()] == [".fp16"]
+    assert cache.parent.stat().st_mode & 0o077 == 0  # it is the gallery's folder
 
 
 def test_tensorrt_keeps_its_engines(
