@@ -167,7 +167,7 @@ def _load_gpu(file: ModelFile, provider: str, threads: int, max_batch: int | Non
             f"This ONNX Runtime has no {provider}, only {', '.join(available)};"
             " install resight[gpu] instead of resight[cpu], or set RESIGHT_DEVICE=cpu."
         )
-    from service.inference.gpu import load_gpu  # ONNX's own library comes with it
+    from service.inference.gpu import load_gpu  # which builds on this module
 
     return load_gpu(file, provider, threads, max_batch or MAX_BATCH_GPU, cache)
 
