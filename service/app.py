@@ -128,7 +128,7 @@ def _door(settings: Settings) -> Door:
 
 def _load_engine(settings: Settings, threads: int) -> OnnxEngine:
     """The file's content is given up with the return: the engine has its own copy."""
-    return load_engine(read_model(settings.model), settings.device, threads, settings.max_batch)
+    return load_engine(read_model(settings.model), settings.device, threads, settings.max_batch, settings.cache_folder)
 
 
 def _reload_engine(settings: Settings, threads: int, loaded: ModelInfo) -> OnnxEngine:
@@ -136,7 +136,7 @@ def _reload_engine(settings: Settings, threads: int, loaded: ModelInfo) -> OnnxE
     file = read_model(settings.model)
     if file.info.sha256 != loaded.sha256:
         raise ModelError(f"{settings.model} is another model by now; restart the service to take it.")
-    return load_engine(file, settings.device, threads, settings.max_batch)
+    return load_engine(file, settings.device, threads, settings.max_batch, settings.cache_folder)
 
 
 def open_gallery(settings: Settings, info: ModelInfo) -> Gallery:

@@ -121,6 +121,11 @@ class Settings(BaseSettings):
         return Path(self.gallery.removeprefix(SQLITE_SCHEME))
 
     @property
+    def cache_folder(self) -> Path:
+        """Where a GPU's start keeps what it made; it may be deleted."""
+        return self.gallery_folder / "cache"
+
+    @property
     def effective_threads(self) -> int:
         """`threads`, or as many as this process has cores."""
         return self.threads or available_cores()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +23,9 @@ from service.inference.model import (
     INPUT,
     ModelFile,
     ModelInfo,
-    draw_pattern,
     forbid_external_data,
 )
+from service.inference.pattern import draw_pattern
 from service.priority import give_way
 
 logger = logging.getLogger(__name__)
@@ -127,56 +127,58 @@ def split(count: int, largest: int) -> list[int]:
     return sizes
 
 
-def load_engine(file: ModelFile, device: str, threads: int, max_batch: int | None = None) -> OnnxEngine:
+def load_engine(
+    file: ModelFile, device: str, threads: int, max_batch: int | None = None, cache: Path | None = None
+) -> OnnxEngine:
     """Loads, verifies, warms and self-tests the model on `device`: auto, cpu, cuda or tensorrt.
 
     `auto` takes CUDA where it really runs and the CPU otherwise; the others run there or raise
-    EngineError. `threads` serve one operator on the CPU. `max_batch` is a power of two.
+    EngineError. `threads` serve one operator on the CPU. `max_batch` is a power of two. `cache` is a folder for what a
+    GPU's start makes, so that the next one is quicker.
     """
     match device:
         case "cpu":
-            return _load(file, CPU, threads, max_batch)
+            return _load_cpu(file, threads, max_batch or MAX_BATCH_CPU)
         case "cuda":
-            return _load(file, CUDA, threads, max_batch)
+            return _load_gpu(file, CUDA, threads, max_batch, cache)
         case "tensorrt":
-            return _load(file, TENSORRT, threads, max_batch)
+            return _load_gpu(file, TENSORRT, threads, max_batch, cache)
         case "auto":
             if CUDA in onnxruntime.get_available_providers():
                 try:
-                    return _load(file, CUDA, threads, max_batch)
+                    return _load_gpu(file, CUDA, threads, max_batch, cache)
                 except EngineError as error:
                     logger.warning("CUDA is installed but does not run; using the CPU", extra={"reason": str(error)})
-            return _load(file, CPU, threads, max_batch)
+            return _load_cpu(file, threads, max_batch or MAX_BATCH_CPU)
     raise EngineError(f"There is no device {device!r}; choose auto, cpu, cuda or tensorrt.")
 
 
-def _load(file: ModelFile, provider: str, threads: int, max_batch: int | None) -> OnnxEngine:
-    largest = max_batch or (MAX_BATCH_CPU if provider == CPU else MAX_BATCH_GPU)
-    if provider == CPU:
-        engine = OnnxEngine(file.info, Lanes(partial(_session, file, CPU, largest), threads), largest)
-        self_test(engine)
-    else:
-        with tempfile.TemporaryDirectory(prefix="resight-") as folder:
-            session = _session(file, provider, largest, threads, Path(folder))
-            engine = OnnxEngine(file.info, session, largest)
-            _verify_provider(session, provider)
-            self_test(engine)
-            _verify_nodes(Path(session.end_profiling()), provider)
+def _load_cpu(file: ModelFile, threads: int, max_batch: int) -> OnnxEngine:
+    engine = OnnxEngine(file.info, Lanes(partial(open_session, file, [CPU]), threads), max_batch)
+    self_test(engine)
     engine.warm_up()
     return engine
 
 
-def _session(
-    file: ModelFile, provider: str, max_batch: int, threads: int, profiles: Path | None = None
-) -> onnxruntime.InferenceSession:
+def _load_gpu(file: ModelFile, provider: str, threads: int, max_batch: int | None, cache: Path | None) -> OnnxEngine:
     available = onnxruntime.get_available_providers()
     if provider not in available:
         raise EngineError(
             f"This ONNX Runtime has no {provider}, only {', '.join(available)};"
             " install resight[gpu] instead of resight[cpu], or set RESIGHT_DEVICE=cpu."
         )
-    if provider != CPU:
-        onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip put them
+    from service.inference.gpu import load_gpu  # which builds on this module
+
+    return load_gpu(file, provider, threads, max_batch or MAX_BATCH_GPU, cache)
+
+
+def open_session(
+    file: ModelFile, providers: Sequence[Any], threads: int, profiles: Path | None = None
+) -> onnxruntime.InferenceSession:
+    """A session on the first of `providers`, as ONNX Runtime takes them; raises EngineError.
+
+    Into a folder `profiles`, it writes who runs what.
+    """
     options = onnxruntime.SessionOptions()
     forbid_external_data(options)
     options.intra_op_num_threads = threads
@@ -187,32 +189,14 @@ def _session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profiles / "profile")
     try:
-        providers = _providers(file.info, provider, max_batch)
         with ThreadPoolExecutor(1, initializer=give_way) as thread:  # ONNX Runtime's threads inherit its priority
             return thread.submit(onnxruntime.InferenceSession, file.content, options, providers=providers).result()
     except Exception as error:  # ONNX Runtime's own errors share no base class.
+        provider = providers[0] if isinstance(providers[0], str) else providers[0][0]
         raise EngineError(f"{file.info.path} does not load on {provider}: {error}") from error
 
 
-def _providers(info: ModelInfo, provider: str, max_batch: int) -> list[Any]:
-    """The provider with its options, and the CPU for what little it leaves over (shapes, for example)."""
-    match provider:
-        case "CUDAExecutionProvider":
-            # HEURISTIC: an exhaustive search for kernels takes seconds for each shape and wins nothing.
-            return [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU]
-        case "TensorrtExecutionProvider":
-            size = f"{info.height}x{info.width}x3"
-            options = {
-                "trt_fp16_enable": "1",
-                "trt_profile_min_shapes": f"{INPUT}:1x{size}",
-                "trt_profile_opt_shapes": f"{INPUT}:{max_batch}x{size}",
-                "trt_profile_max_shapes": f"{INPUT}:{max_batch}x{size}",
-            }
-            return [(TENSORRT, options), (CUDA, {}), CPU]
-    return [CPU]
-
-
-def _verify_provider(session: onnxruntime.InferenceSession, wanted: str) -> None:
+def verify_provider(session: onnxruntime.InferenceSession, wanted: str) -> None:
     """ONNX Runtime falls back in silence when a provider's libraries do not load."""
     got = session.get_providers()[0]
     if got != wanted:
@@ -222,7 +206,7 @@ def _verify_provider(session: onnxruntime.InferenceSession, wanted: str) -> None
         )
 
 
-def _verify_nodes(profile: Path, wanted: str) -> None:
+def verify_nodes(profile: Path, wanted: str) -> None:
     """A provider may be there and still leave the work to another: asks the profile who ran what."""
     ran = providers_of(json.loads(profile.read_text()))
     astray = sorted(op for op, providers in ran.items() if "Conv" in op and providers != {wanted})

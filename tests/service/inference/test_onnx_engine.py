@@ -8,23 +8,20 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from numpy.typing import NDArray
 
 from service import priority
-from service.inference import engine
 from service.inference.engine import (
     EngineError,
     Inference,
-    _verify_nodes,
     check,
     load_engine,
     providers_of,
     split,
+    verify_nodes,
 )
 from service.inference.lanes import parts_of
 from service.inference.model import ModelFile, ModelInfo, read_model
@@ -106,43 +103,6 @@ def test_what_was_verified_is_what_runs(tmp_path: Path) -> None:
     assert load_engine(file, "cpu", threads=1).info is file.info
 
 
-class SmallCard:
-    """A session that says it is CUDA's, and has no memory for more than four images."""
-
-    def __init__(self, file: ModelFile, profile: Path) -> None:
-        self._session = onnxruntime.InferenceSession(file.content, providers=[CPU])
-        self._profile = profile
-
-    def get_providers(self) -> list[str]:
-        return [CUDA, CPU]
-
-    def end_profiling(self) -> str:
-        self._profile.write_text(json.dumps([node("Conv", CUDA)]))
-        return str(self._profile)
-
-    def run(self, wanted: list[str], inputs: dict[str, NDArray[np.uint8]]) -> Any:
-        if len(inputs["crops"]) > 4:
-            raise RuntimeError("out of memory")
-        return self._session.run(wanted, inputs)
-
-
-def test_a_device_that_fails_in_the_warm_up_is_an_error_and_auto_takes_the_cpu(
-    model_file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def session(file: ModelFile, provider: str, *rest: Any) -> Any:
-        return SmallCard(file, tmp_path / "profile") if provider == CUDA else real_session(file, provider, *rest)
-
-    real_session = engine._session
-    monkeypatch.setattr(engine, "_session", session)
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-    with pytest.raises(EngineError, match="at 8 images: out of memory"):
-        load_engine(model_file, "cuda", threads=1)
-    assert load_engine(model_file, "cuda", threads=1, max_batch=4).provider == CUDA
-    with caplog.at_level("WARNING", "service.inference.engine"):
-        assert load_engine(model_file, "auto", threads=1).provider == CPU
-    assert "out of memory" in vars(caplog.records[-1])["reason"]
-
-
 def node(op: str, provider: str) -> dict[str, object]:
     return {"cat": "Node", "args": {"op_name": op, "provider": provider}}
 
@@ -166,10 +126,10 @@ def test_the_profile_says_where_convolutions_ran(
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(events))
     if complaint is None:
-        _verify_nodes(profile, CUDA)
+        verify_nodes(profile, CUDA)
         return
     with pytest.raises(EngineError, match=complaint):
-        _verify_nodes(profile, CUDA)
+        verify_nodes(profile, CUDA)
 
 
 def test_a_real_profile_is_understood(model_path: Path, tmp_path: Path) -> None:
