@@ -1,0 +1,60 @@
+"""How the cost of a query grows with the gallery: `python -m benchmarks.growth --sizes 10000,30000,100000`.
+
+One query of one shot through our gallery's whole use case, and the exponent of N that fits the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.results import Results, arguments, as_numbers, command
+from benchmarks.searchers import TOP
+from benchmarks.worker import working
+
+SUBJECT, FIT = "Resight, whole query", "fitted"
+TIME, MEMORY, EXPONENT = "ms a query", "MB", "exponent of N"
+
+
+def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
+    """The slope of the least-squares line through the logarithms."""
+    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
+
+
+def span(sizes: Sequence[int]) -> str:
+    """What an exponent was fitted to."""
+    return f"{min(sizes):,} to {max(sizes):,}"
+
+
+def measure(options: argparse.Namespace, results: Results, console: Console) -> None:
+    """A process a size, so that the memory of one is not another's."""
+    for size in options.sizes:
+        console.print(f"{size:,} crops")
+        with TemporaryDirectory() as folder, working("benchmarks.searchers", "resight") as worker:
+            built = worker.ask(do="build", crops=size, dim=options.dim, folder=folder)
+            for _ in range(options.repeats):
+                taken = worker.ask(do="search", batch=1, share=None, seconds=options.seconds)
+                results.add(SUBJECT, f"{size:,} crops", TIME, 1e3 * statistics.median(taken))
+            results.add(SUBJECT, f"{size:,} crops", MEMORY, built["bytes"] / 1e6)
+    if len(options.sizes) > 1:
+        costs = [figure.median for figure in results.of(TIME)]
+        results.add(SUBJECT, span(options.sizes), EXPONENT, exponent(options.sizes, costs))
+    results.notes.append(f"Drawn vectors of {options.dim:,} values; the {TOP} nearest identities with their crops.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 measured, 2 not possible."""
+    parser = arguments(__doc__, seconds=0.5)
+    parser.add_argument("--sizes", type=as_numbers, default=[10_000, 30_000, 100_000])
+    parser.add_argument("--dim", type=int, default=2048)
+    return command("growth", parser, measure, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
