@@ -115,8 +115,11 @@ def open_gallery(folder: Path, dim: int) -> Any:
 
 
 def query_all(gallery: Any, queries: Rows, options: Any) -> list[Any]:
-    """Answers of one-shot queries that came together."""
-    return [gallery.query(query[np.newaxis], options) for query in queries]
+    """Answers of one-shot queries that came together, as the service asks them."""
+    from service.gallery.records import Probe
+
+    answers: list[Any] = gallery.query_all([Probe(query[np.newaxis], options) for query in queries])
+    return answers
 
 
 class Faiss(Searcher):
