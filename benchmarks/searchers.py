@@ -147,7 +147,7 @@ class Faiss(Searcher):
         if share is None:
             return self._index.search(queries, TOP)[1].tolist()  # type: ignore[no-any-return]
         mask = passing(np.arange(self._index.ntotal), share)
-        if share == THOUSANDTH:  # so few are visited one by one, which is far faster
+        if share == THOUSANDTH and not self._fp16:  # a flat index visits so few one by one, which is far faster
             selector = faiss.IDSelectorArray(np.flatnonzero(mask))
         else:
             selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
