@@ -9,13 +9,14 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.console import Console
 
 from benchmarks.results import Results, arguments, as_numbers, command
-from benchmarks.searchers import TOP
+from benchmarks.searchers import TOP, fill
 from benchmarks.worker import working
 
 SUBJECT, FIT = "Resight, whole query", "fitted"
@@ -37,6 +38,7 @@ def measure(options: argparse.Namespace, results: Results, console: Console) -> 
     for size in options.sizes:
         console.print(f"{size:,} crops")
         with TemporaryDirectory() as folder, working("benchmarks.searchers", "resight") as worker:
+            fill(Path(folder), size, options.dim)
             built = worker.ask(do="build", crops=size, dim=options.dim, folder=folder)
             for _ in range(options.repeats):
                 taken = worker.ask(do="search", batch=1, share=None, seconds=options.seconds)

@@ -12,6 +12,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -21,12 +22,15 @@ from rich.console import Console
 from benchmarks import BenchmarkError
 from benchmarks.drawn import draw_gallery, draw_queries
 from benchmarks.results import Results, arguments, as_numbers, command, peers_option, python_of
-from benchmarks.searchers import TENTH, THOUSANDTH, TOP, rounded
+from benchmarks.searchers import TENTH, THOUSANDTH, TOP, fill, rounded
 from benchmarks.worker import Worker, working
+from service.gallery.building import EXACT_UP_TO
 
 OURS = "Resight, whole query"
 LABELS = {
     "resight": OURS,
+    "resight-exact": "Resight, exact",
+    "resight-hnsw": "Resight, hnsw",
     "faiss": "FAISS flat",
     "faiss-tuned": "FAISS flat, tuned",
     "faiss-fp16": "FAISS fp16",
@@ -38,7 +42,7 @@ LABELS = {
 }
 PEERS = ("hnswlib", "usearch")
 GPU = ("faiss-gpu", "pytorch-gpu")
-GRAPHS = ("hnswlib", "usearch")  # they take minutes to build where the others take seconds
+GRAPHS = ("resight-hnsw", "hnswlib", "usearch")  # they take minutes to build where the others take seconds
 TIME, RECALL, BUILD, MEMORY = "ms a query", "recall@10", "s to build", "MB"
 ONE = "1 query"
 QUERIES = 32  # whose recall is measured
@@ -68,20 +72,32 @@ def recall(found: Sequence[Sequence[int]], wanted: Sequence[set[int]]) -> float:
 def measure(options: argparse.Namespace, results: Results, console: Console) -> None:
     """One index after the other: all of them would not fit the memory. `repeats` are spread over its time."""
     wanted = None if set(options.only) <= set(GPU) else exact(options.crops, options.dim)
+    with TemporaryDirectory() as folder:
+        if any(name.startswith("resight") for name in options.only):
+            console.print("our gallery is filled")
+            fill(Path(folder), options.crops, options.dim)
+        _all(Path(folder), wanted, options, results, console)
+    results.notes.append("Vectors are drawn, not those of a model: 20 a person at a cosine of 0.7, strangers at 0.")
+
+
+def _all(
+    folder: Path, wanted: Sequence[set[int]] | None, options: argparse.Namespace, results: Results, console: Console
+) -> None:
     for name in options.only:
         label = LABELS[name]
+        if name == "resight-exact" and options.crops <= EXACT_UP_TO:
+            continue  # that is what `auto` is
         if name in GRAPHS and options.crops > options.graphs:
             results.not_run[label] = f"its graph is built up to {options.graphs:,} crops; see make bench-large"
             continue
         console.print(label)
         try:
             python = python_of(options, name in PEERS)
-            with TemporaryDirectory() as folder, working("benchmarks.searchers", name, python=python) as worker:
-                built = worker.ask(do="build", crops=options.crops, dim=options.dim, folder=folder)
+            with working("benchmarks.searchers", name, python=python) as worker:
+                built = worker.ask(do="build", crops=options.crops, dim=options.dim, folder=str(folder))
                 _one(label, worker, built, wanted, options, results)
         except BenchmarkError as error:
             results.not_run[label] = str(error)
-    results.notes.append("Vectors are drawn, not those of a model: 20 a person at a cosine of 0.7, strangers at 0.")
 
 
 def _one(

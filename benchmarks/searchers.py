@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.drawn import CROPS_A_PERSON, draw_gallery, draw_queries
-from benchmarks.worker import resident_bytes, serve
+from benchmarks.worker import available_cores, resident_bytes, serve
 
 TOP = 10
 TENTH, THOUSANDTH = 0.1, 0.001
 RARE = "rare"
+WAIT_SECONDS = 0.5
 Rows = NDArray[np.float32]
 
 
@@ -64,24 +65,21 @@ class Searcher(ABC):
 
 
 class Resight(Searcher):
-    """Our gallery, the whole use case: stored in SQLite, ranked by identity, with its verdict."""
+    """Our gallery, the whole use case: stored in SQLite, ranked by identity, with its verdict. `fill` made it."""
 
-    settings = "RESIGHT_INDEX=auto"
+    def __init__(self, kind: str = "auto") -> None:
+        self._kind = kind
+        self.settings = f"RESIGHT_INDEX={kind}; built: opened, and its first stage ready"
 
     def build(self, crops: int, dim: int, folder: Path) -> None:
-        from service.gallery.records import Labels, NewCrop
+        """Opens it, and waits until searches are what the setting asks for."""
+        from service.gallery.building import Searching
 
-        self._gallery = open_gallery(folder / "gallery", dim)
-        for numbers, rows in draw_gallery(crops, dim):
-            items = [
-                NewCrop(
-                    str(uuid.UUID(int=number)),
-                    row,
-                    labels=Labels(identity=str(number // CROPS_A_PERSON), camera=camera_of(number)),
-                )
-                for number, row in zip(numbers, rows, strict=True)
-            ]
-            self._gallery.enrol(items)
+        searching = Searching(self._kind, available_cores())  # type: ignore[arg-type]
+        self._gallery = open_gallery(folder, dim, searching)
+        probe = draw_queries(1, crops, dim)
+        while searching.stage_for(crops) and self._ask(probe, None, shown=0)[0].exact:
+            time.sleep(WAIT_SECONDS)
 
     def search(self, queries: Rows, share: float | None) -> list[list[int]]:
         return [self._numbers(answer) for answer in self._ask(queries, share, shown=5)]
@@ -107,11 +105,31 @@ class Resight(Searcher):
         return [number for _, number in hits[:TOP]]
 
 
-def open_gallery(folder: Path, dim: int) -> Any:
+def fill(folder: Path, crops: int, dim: int) -> None:
+    """Enrols what all the others hold, too."""
+    from service.gallery.building import Searching
+    from service.gallery.records import Labels, NewCrop
+
+    gallery = open_gallery(folder, dim, Searching("exact"))
+    for numbers, rows in draw_gallery(crops, dim):
+        gallery.enrol(
+            [
+                NewCrop(
+                    str(uuid.UUID(int=number)),
+                    row,
+                    labels=Labels(identity=str(number // CROPS_A_PERSON), camera=camera_of(number)),
+                )
+                for number, row in zip(numbers, rows, strict=True)
+            ]
+        )
+    gallery.close()
+
+
+def open_gallery(folder: Path, dim: int, searching: Any) -> Any:
     """Our gallery, as the service opens it."""
     from service.gallery.gallery import Gallery
 
-    return Gallery.open(folder, "0" * 64, "drawn", dim, None, None)
+    return Gallery.open(folder / "gallery", "0" * 64, "drawn", dim, None, None, searching)
 
 
 def query_all(gallery: Any, queries: Rows, options: Any) -> list[Any]:
@@ -212,6 +230,8 @@ def _gpu(name: str) -> Searcher:
 
 SEARCHERS: dict[str, Callable[[], Searcher]] = {
     "resight": Resight,
+    "resight-exact": lambda: Resight("exact"),
+    "resight-hnsw": lambda: Resight("hnsw"),
     "faiss": Faiss,
     "faiss-tuned": lambda: Faiss(tuned=True),
     "faiss-fp16": lambda: Faiss(fp16=True),

@@ -25,6 +25,7 @@ from benchmarks.searchers import (
     Resight,
     Searcher,
     camera_of,
+    fill,
     passing,
     rounded,
 )
@@ -63,6 +64,7 @@ def test_exact_search_is_what_sorting_finds() -> None:
 def test_our_gallery_and_faiss_find_the_same(share: float | None, tmp_path: Path) -> None:
     searchers: list[Searcher] = [Resight(), Faiss(tuned=True), Faiss(fp16=True)]
     queries = rounded(draw_queries(3, CROPS, DIM))
+    fill(tmp_path, CROPS, DIM)
     for searcher in searchers:
         searcher.build(CROPS, DIM, tmp_path)
     ours, *theirs = [searcher.near(queries, share) for searcher in searchers]
