@@ -9,6 +9,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,16 +35,20 @@ def span(sizes: Sequence[int]) -> str:
 
 
 def measure(options: argparse.Namespace, results: Results, console: Console) -> None:
-    """A process a size, so that the memory of one is not another's."""
-    for size in options.sizes:
-        console.print(f"{size:,} crops")
-        with TemporaryDirectory() as folder, working("benchmarks.searchers", "resight") as worker:
+    """A process a size, so that the memory of one is not another's; then they take turns."""
+    with ExitStack() as stack:
+        workers = {}
+        for size in options.sizes:
+            console.print(f"{size:,} crops")
+            folder = stack.enter_context(TemporaryDirectory())
             fill(Path(folder), size, options.dim)
-            built = worker.ask(do="build", crops=size, dim=options.dim, folder=folder)
-            for _ in range(options.repeats):
+            workers[size] = stack.enter_context(working("benchmarks.searchers", "resight"))
+            built = workers[size].ask(do="build", crops=size, dim=options.dim, folder=folder)
+            results.add(SUBJECT, f"{size:,} crops", MEMORY, built["bytes"] / 1e6)
+        for _ in range(options.repeats):
+            for size, worker in workers.items():
                 taken = worker.ask(do="search", batch=1, share=None, seconds=options.seconds)
                 results.add(SUBJECT, f"{size:,} crops", TIME, 1e3 * statistics.median(taken))
-            results.add(SUBJECT, f"{size:,} crops", MEMORY, built["bytes"] / 1e6)
     if len(options.sizes) > 1:
         costs = [figure.median for figure in results.of(TIME)]
         results.add(SUBJECT, span(options.sizes), EXPONENT, exponent(options.sizes, costs))
