@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import queue
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -65,6 +65,36 @@ def _settle(items: Sequence[_Item], outcomes: Sequence[Outcome | WorkerStopped])
         items[0].future.get_loop().call_soon_threadsafe(settle)
     except RuntimeError:  # the loop may be gone when the process is stopping
         logger.debug("embeddings came after their event loop had closed")
+
+
+class Feed:
+    """The crops of one request on their way through the engine; for the event loop's thread."""
+
+    def __init__(self, enqueue: Callable[[_Item], None], attention: bool) -> None:
+        self._enqueue = enqueue
+        self._attention = attention
+        self._items: dict[int, _Item] = {}
+        self._dropped = False
+
+    def add(self, place: int, crop: NDArray[np.uint8]) -> None:
+        """Queues a crop [H, W, 3]; `place` orders the outcomes. Raises WorkerStopped."""
+        if self._dropped:
+            return
+        item = _Item(crop, self._attention, asyncio.get_running_loop().create_future())
+        self._enqueue(item)
+        self._items[place] = item
+
+    async def outcomes(self) -> Outcomes:
+        """What became of the crops that were added, at least one, by place. Raises what `BatchWorker.embed` does."""
+        items = [self._items[place] for place in sorted(self._items)]
+        outcomes = await _all_in_time([item.future for item in items])
+        return _timed(min(item.queued for item in items), outcomes)
+
+    def drop(self) -> None:
+        """Nobody waits for them any more, nor for those that are still added."""
+        self._dropped = True
+        for item in self._items.values():
+            item.future.cancel()
 
 
 class BatchWorker:
@@ -163,18 +193,28 @@ class BatchWorker:
         Raises WorkerStopped, and TooLate after `DEADLINE_SECONDS` in which none of them came out. Then, and
         when the awaiting task is cancelled, what the thread has not taken yet is dropped.
         """
-        loop = asyncio.get_running_loop()
-        items = [_Item(crop, attention, loop.create_future()) for crop in crops]
+        with self.feed(attention) as feed:
+            for place, crop in enumerate(crops):
+                feed.add(place, crop)
+            return await feed.outcomes()
+
+    @contextmanager
+    def feed(self, attention: bool = False) -> Iterator[Feed]:
+        """Takes the crops of a request one by one, so that the first are embedded while others are decoded.
+
+        At the end of the block, what the thread has not taken yet is dropped.
+        """
+        feed = Feed(self._enqueue, attention)
+        try:
+            yield feed
+        finally:
+            feed.drop()
+
+    def _enqueue(self, item: _Item) -> None:
         with self._changed:
             self._check_alive()
-            self._items.extend(items)
+            self._items.append(item)
             self._changed.notify()
-        try:
-            outcomes = await _all_in_time([item.future for item in items])
-        finally:
-            for item in items:
-                item.future.cancel()
-        return _timed(items[0].queued, outcomes)
 
     def _check_alive(self) -> None:
         trouble = self.trouble
@@ -228,9 +268,27 @@ class BatchWorker:
 
     def _loop(self) -> None:
         """Hands batches to the engine until it breaks, which is raised, or it is time to stop."""
-        with ThreadPoolExecutor(self.engine.runs_at_once, "resight-run", initializer=give_way) as runners:
+        handed: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
+        # Of daemons no end of the process waits, however long a device hangs; it would for those of an executor.
+        runners = [
+            threading.Thread(target=self._run_handed, args=(handed,), name="resight-run", daemon=True)
+            for _ in range(self.engine.runs_at_once)
+        ]
+        for runner in runners:
+            runner.start()
+        try:
             while batch := self._take():
-                runners.submit(self._run_or_break, batch)
+                handed.put(batch)
+        finally:
+            for _ in runners:
+                handed.put(None)
+            for runner in runners:
+                runner.join()
+
+    def _run_handed(self, handed: queue.SimpleQueue[list[_Item] | None]) -> None:
+        give_way()
+        while batch := handed.get():
+            self._run_or_break(batch)
 
     def _run_or_break(self, batch: list[_Item]) -> None:
         try:
