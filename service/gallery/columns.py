@@ -47,9 +47,11 @@ class Names:
         dense[codes != NOBODY] = renumbered
         return dense, [self._names[code] for code in present.tolist()]
 
-    def known(self, names: Iterable[str]) -> list[int]:
-        """The codes of those that have one."""
-        return [self._codes[name] for name in names if name in self._codes]
+    def among(self, names: Iterable[str], codes: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which of these codes [n] stand for one of the names."""
+        named = np.zeros(len(self._names) + 1, np.bool_)  # its last entry answers for NOBODY
+        named[[self._codes[name] for name in names if name in self._codes]] = True
+        return named[codes]
 
 
 @dataclass(frozen=True)
@@ -245,13 +247,13 @@ class Columns:
         mask = self.present.copy()
         camera, captured_at = self._camera.values, self._captured_at.values
         if filters.cameras:
-            mask &= np.isin(camera, self._cameras.known(filters.cameras))
+            mask &= self._cameras.among(filters.cameras, camera)
         if filters.exclude_cameras:
-            mask &= np.isin(camera, self._cameras.known(filters.exclude_cameras), invert=True)
+            mask &= ~self._cameras.among(filters.exclude_cameras, camera)
         if filters.identities:
-            mask &= np.isin(self.identity, self._identities.known(filters.identities))
+            mask &= self._identities.among(filters.identities, self.identity)
         if filters.exclude_identities:
-            mask &= np.isin(self.identity, self._identities.known(filters.exclude_identities), invert=True)
+            mask &= ~self._identities.among(filters.exclude_identities, self.identity)
         if filters.unidentified:
             mask &= self.identity == NOBODY
         if filters.since is not None:

@@ -74,10 +74,7 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """An ONNX Runtime session that runs in the sizes 1, 2, 4 ... `max_batch` only, all of them warmed.
-
-    Every new batch shape costs a search for kernels and memory; a few fixed shapes cost it at start.
-    """
+    """An ONNX Runtime session that runs up to `max_batch` crops at a time."""
 
     def __init__(self, info: ModelInfo, session: onnxruntime.InferenceSession | Lanes, max_batch: int) -> None:
         self.info = info
@@ -90,11 +87,8 @@ class OnnxEngine:
     def run(self, crops: NDArray[np.uint8], attention: bool = False) -> Inference:
         """Embeds crops [N, H, W, 3], N >= 1; raises whatever ONNX Runtime raises."""
         wanted = [EMBEDDING, ATTENTION] if attention else [EMBEDDING]
-        runs = []
-        start = 0
-        for size in split(len(crops), self.max_batch):
-            runs.append(self._session.run(wanted, {INPUT: crops[start : start + size]}))
-            start += size
+        starts = range(0, len(crops), self.max_batch)
+        runs = [self._session.run(wanted, {INPUT: crops[start : start + self.max_batch]}) for start in starts]
         outputs = [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         return Inference(outputs[0], outputs[1] if attention else None)
 
@@ -115,16 +109,6 @@ class OnnxEngine:
                 raise EngineError(f"{self.info.path} fails on {self.provider} at {size} images: {error}") from error
             size *= 2
         self.images_per_second = self.max_batch / max(time.perf_counter() - started, 1e-6)
-
-
-def split(count: int, largest: int) -> list[int]:
-    """Cuts `count` images into powers of two up to `largest`, itself one: 13 -> [8, 4, 1]."""
-    sizes = []
-    while count:
-        size = min(largest, 1 << (count.bit_length() - 1))
-        sizes.append(size)
-        count -= size
-    return sizes
 
 
 def load_engine(

@@ -20,20 +20,11 @@ from service.inference.engine import (
     check,
     load_engine,
     providers_of,
-    split,
     verify_nodes,
 )
 from service.inference.lanes import parts_of
 from service.inference.model import ModelFile, ModelInfo, read_model
 from tests.tiny_model import DIM, HEIGHT, POSITIONS, WIDTH, write_tiny_model
-
-
-@pytest.mark.parametrize(
-    ("count", "largest", "sizes"),
-    [(1, 16, [1]), (13, 16, [8, 4, 1]), (37, 16, [16, 16, 4, 1]), (5, 1, [1] * 5), (64, 64, [64])],
-)
-def test_batches_are_cut_into_powers_of_two(count: int, largest: int, sizes: list[int]) -> None:
-    assert split(count, largest) == sizes
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 16])
