@@ -93,13 +93,12 @@ class OnnxEngine:
         return Inference(outputs[0], outputs[1] if attention else None)
 
     def warm_up(self) -> None:
-        """Runs every batch size, with and without attention, and measures the rate of the largest.
+        """Runs a lone crop and the largest batch, with and without attention, and measures the rate of the latter.
 
         Raises EngineError when one of them fails.
         """
         pattern = draw_pattern(self.info.height, self.info.width)
-        size = 1
-        while size <= self.max_batch:
+        for size in sorted({1, self.max_batch}):
             batch = np.repeat(pattern[None], size, axis=0)
             try:
                 self.run(batch, attention=True)
@@ -107,7 +106,6 @@ class OnnxEngine:
                 self.run(batch)
             except Exception as error:  # too little memory, for example
                 raise EngineError(f"{self.info.path} fails on {self.provider} at {size} images: {error}") from error
-            size *= 2
         self.images_per_second = self.max_batch / max(time.perf_counter() - started, 1e-6)
 
 
