@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.gallery import building, index, memory, stage
+from service.gallery import building, index, memory, rowfile, stage
 from service.gallery.building import Searching, StageBuilder
 from service.gallery.gallery import Gallery
 from service.gallery.records import Filters, GalleryUnavailable, Labels, NewCrop, Probe, QueryOptions
@@ -178,3 +181,41 @@ def test_more_than_memory_holds_is_refused_with_what_to_do(tmp_path: Path, monke
     for free in ("max\n", "10000000000\n"):
         limit.write_text(free)
         opened(tmp_path / "data").close()
+
+
+def test_a_disk_without_room_for_the_vectors_is_told_and_costs_no_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as gallery:
+        gallery.enrol(enrolled(people(np.random.default_rng(7), 100, SHOTS)))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", no_room_behind(0))
+        with pytest.raises(GalleryUnavailable, match=r"600 crops take 0.0 GiB beside the gallery.*no room"):
+            opened(tmp_path, "compressed")
+    assert (tmp_path / "index.snapshot").exists()
+
+
+def test_a_file_of_vectors_grows_into_the_last_room_and_gives_back_what_does_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = units(np.random.default_rng(8), 300, DIM).astype(np.float16)
+    rows = rowfile.RowFile(DIM, tmp_path)
+    rows.reserve(200)
+    rows.append(vectors[:200])
+    monkeypatch.setattr(os, "posix_fallocate", no_room_behind(250 * 2 * DIM))
+    rows.append(vectors[200:250])
+    with pytest.raises(OSError, match="No space left"):
+        rows.append(vectors[250:])
+    assert os.fstat(rows._descriptor).st_size == 250 * 2 * DIM
+    np.testing.assert_array_equal(rows.view(), vectors[:250])
+
+
+def no_room_behind(size: int) -> Callable[[int, int, int], None]:
+    """A disk that takes what there is room for, and then says that there is no more."""
+
+    def allocate(descriptor: int, start: int, length: int) -> None:
+        os.ftruncate(descriptor, max(os.fstat(descriptor).st_size, min(start + length, size)))
+        if start + length > size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return allocate
