@@ -82,13 +82,13 @@ class StageBuilder:
         self.build(kind)
 
     def build(self, kind: Kind) -> bool:
-        """Builds a first stage of all vectors and has it adopted. False when they were rearranged meanwhile."""
+        """Builds a first stage of all vectors and has it adopted. False when they were rearranged, or it was closed."""
         started = time.monotonic()
         arrangement, count = self._index.arrangement, self._index.crop_count
         sample = self._sample(kind, count)
-        stage = FirstStage.trained(kind, sample, count)
+        stage = FirstStage.trained(kind, sample, count, lambda: not self._closed)
         del sample
-        while not self._closed:
+        while stage is not None and not self._closed:
             part = self._index.part(len(stage), PART, arrangement)
             if part is None:
                 _log.info("the index was rearranged while its first stage was built; it is built again")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -146,10 +149,10 @@ def test_what_is_rearranged_while_it_is_built_is_built_again(tmp_path: Path, mon
         builder._closed = False
         train = FirstStage.trained
 
-        def slow(kind: Kind, sample: NDArray[np.float32], count: int) -> FirstStage:
+        def slow(kind: Kind, sample: NDArray[np.float32], count: int, wanted: Callable[[], bool]) -> FirstStage | None:
             for crop in crops[:500]:
                 gallery.delete(crop.crop_id)
-            return train(kind, sample, count)
+            return train(kind, sample, count, wanted)
 
         monkeypatch.setattr(stage.FirstStage, "trained", slow)
         assert not builder.build("ivf")
@@ -157,6 +160,22 @@ def test_what_is_rearranged_while_it_is_built_is_built_again(tmp_path: Path, mon
         monkeypatch.setattr(stage.FirstStage, "trained", train)
         assert builder.build("ivf")
         assert gallery._index.staged
+
+
+def test_closing_does_not_wait_for_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = threading.Event()
+
+    def k_means(*arguments: Any, **named: Any) -> faiss.Kmeans:
+        training.set()
+        return faiss_k_means(*arguments, **named)
+
+    faiss_k_means = faiss.Kmeans
+    monkeypatch.setattr(faiss, "Kmeans", k_means)
+    monkeypatch.setattr(stage, "ROUNDS", 10**9)
+    with opened(tmp_path) as gallery:
+        gallery.enrol(enrolled(people(np.random.default_rng(9), PEOPLE, SHOTS)))
+        assert training.wait(30)
+    assert gallery._index._stage is None
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 16), (1000, 32), (100_000, 256), (1_000_000, 1024), (10**9, 4096)])
