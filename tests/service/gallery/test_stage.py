@@ -101,6 +101,7 @@ def test_a_gallery_that_is_small_or_exact_has_none(tmp_path: Path) -> None:
     assert Searching("hnsw").stage_for(50_001) == "hnsw"
     assert Searching("exact").stage_for(10**7) is None
     assert Searching("ivf").stage_for(999) is None
+    assert Searching("ivf", staged=False).stage_for(10**7) is None
     rng = np.random.default_rng(2)
     with opened(tmp_path, "exact") as gallery:
         gallery.enrol(enrolled(people(rng, 200, SHOTS)))
