@@ -139,12 +139,15 @@ def _reload_engine(settings: Settings, threads: int, loaded: ModelInfo) -> OnnxE
     return load_engine(file, settings.device, threads, settings.max_batch, settings.cache_folder)
 
 
-def open_gallery(settings: Settings, info: ModelInfo) -> Gallery:
-    """The gallery that the settings name, for the model that `info` describes. Raises GalleryError."""
+def open_gallery(settings: Settings, info: ModelInfo, *, searched: bool = True) -> Gallery:
+    """The gallery that the settings name, for the model that `info` describes. Raises GalleryError.
+
+    Where it is not to be `searched`, nothing is built that only makes searches quick.
+    """
     measured = info.impostor_curve
     curve = None if measured is None else ImpostorCurve(measured.false_match_rate, measured.distance)
     # Half of the cores: the others run the model, as a search of one batch overlaps the inference of the next.
-    searching = Searching(settings.index, max(1, settings.effective_threads // 2))
+    searching = Searching(settings.index, max(1, settings.effective_threads // 2), searched)
     return Gallery.open(
         settings.gallery_folder, info.sha256, info.name, info.embedding_dim, curve, settings.match_distance, searching
     )

@@ -112,7 +112,8 @@ def import_(
 
         chosen = _settings(model=model, gallery=gallery, store_images=store_images, device=device, threads=threads)
         engine = _engine(chosen)
-        with open_gallery(chosen, engine.info) as opened, Audit.open(chosen.gallery_folder) as audit:
+        to_fill = open_gallery(chosen, engine.info, searched=False)
+        with to_fill as opened, Audit.open(chosen.gallery_folder) as audit:
             done = import_crops(source, opened, audit, engine, chosen.store_images, progress)
     _name(done.left_out)
     with printing():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -32,11 +31,13 @@ _log = logging.getLogger(__name__)
 class Searching:
     """How the gallery is searched: `kind` as RESIGHT_INDEX says, with so many threads.
 
-    `compressed` is `ivf` with its vectors in a file instead of in memory.
+    `compressed` is `ivf` with its vectors in a file instead of in memory. Without `staged`, no first stage is built
+    whatever the kind: for who enrols and does not search.
     """
 
     kind: IndexKind = "auto"
     threads: int = 1
+    staged: bool = True
 
     @property
     def in_memory(self) -> bool:
@@ -45,7 +46,9 @@ class Searching:
 
     def stage_for(self, crops: int) -> Kind | None:
         """The first stage for so many crops, None for an exact search."""
-        if self.kind == "exact" or crops < LEAST_STAGED or (self.kind == "auto" and crops <= EXACT_UP_TO):
+        if not self.staged or self.kind == "exact" or crops < LEAST_STAGED:
+            return None
+        if self.kind == "auto" and crops <= EXACT_UP_TO:
             return None
         return "hnsw" if self.kind == "hnsw" else "ivf"
 
@@ -78,17 +81,17 @@ class StageBuilder:
         if self._index.staged and crops < OUTGROWN * self._built_for:
             return
         give_way()
-        faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+        faiss.omp_set_num_threads(self._searching.threads)
         self.build(kind)
 
     def build(self, kind: Kind) -> bool:
-        """Builds a first stage of all vectors and has it adopted. False when they were rearranged meanwhile."""
+        """Builds a first stage of all vectors and has it adopted. False when they were rearranged, or it was closed."""
         started = time.monotonic()
         arrangement, count = self._index.arrangement, self._index.crop_count
         sample = self._sample(kind, count)
-        stage = FirstStage.trained(kind, sample, count)
+        stage = FirstStage.trained(kind, sample, count, lambda: not self._closed)
         del sample
-        while not self._closed:
+        while stage is not None and not self._closed:
             part = self._index.part(len(stage), PART, arrangement)
             if part is None:
                 _log.info("the index was rearranged while its first stage was built; it is built again")

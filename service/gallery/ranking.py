@@ -20,6 +20,7 @@ FALSE_MATCHES_PER_QUERY = 0.01  # the chance of a false match that a verdict all
 MARGIN = 0.02  # how much farther the second identity must be for an unambiguous match
 FIRST_FETCH = 512  # candidates fetched at once: hardly dearer than ten
 GROWTH = 4  # each further fetch may search the gallery again: grow fast
+OPPOSITE = 4.0  # the squared distance of what looks the other way: all from there on tie at distance 1
 FLOAT16_NORM_ERROR = 5e-4  # how far rounding to float16 moves a norm of 1, at most (2 ** -11)
 
 
@@ -174,6 +175,7 @@ def _nearest_groups(found: Found, identity: NDArray[np.int32], total: int, top_k
         names, first = np.unique(_groups(identity, positions), return_index=True)
         by_distance = np.sort(first)
         bound = float(squared[by_distance[top_k - 1]]) + 2 * found.error if len(names) >= top_k else np.inf
+        bound = np.inf if bound >= OPPOSITE else bound
         if len(positions) >= total or squared[-1] > bound:
             return names[squared[first] <= bound]
         k *= GROWTH

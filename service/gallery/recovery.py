@@ -47,13 +47,13 @@ _log = logging.getLogger(__name__)
 def open_index(store: Store, model: Model, searching: Searching) -> Index:
     """The index of all that is stored.
 
-    Raises GalleryUnavailable when that does not fit into memory, and what reading the database raises; nothing about
-    snapshots.
+    Raises GalleryUnavailable when that does not fit into memory, or on the disk, and what reading the database raises;
+    nothing about snapshots.
     """
     index = _from_snapshot(store, model, searching)
     if index is None:
         index = _empty(store, model, searching)
-        index.reserve(store.count())
+        _reserve(index, store)
         for chunk in store.load():
             index.load(chunk.entries, chunk.vectors, chunk.sound)
     return index
@@ -64,6 +64,17 @@ def _empty(store: Store, model: Model, searching: Searching) -> Index:
         require_memory(store.count(), model.dim)
         return Index(model.dim, searching.threads)
     return Index(model.dim, searching.threads, store.database.folder.path)
+
+
+def _reserve(index: Index, store: Store) -> None:
+    crops = store.count()
+    try:
+        index.reserve(crops)
+    except OSError as error:
+        raise GalleryUnavailable(
+            f"The embeddings of {crops:,} crops take {crops * 2 * index.dim / 2**30:.1f} GiB beside the gallery, for"
+            f" which the disk of {store.database.folder.path} has no room ({error.strerror}): make some."
+        ) from error
 
 
 def _from_snapshot(store: Store, model: Model, searching: Searching) -> Index | None:
@@ -92,7 +103,7 @@ def _load(store: Store, model: Model, searching: Searching) -> tuple[Index, int,
             current = _sequence(connection)
         if accepted is None or found.origin != Origin(model.sha256, model.dim, *accepted):
             raise SnapshotUnusable("it is of another model, or not the last one of this database")
-        index.reserve(store.count())
+        _reserve(index, store)
         index.thaw(found.frozen(), found.vectors())
     erased = _catch_up(store, index, found.origin.sequence)
     if index.crop_count != store.count():

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_VECTORS = 1024
+AHEAD = 4096  # vectors that the file has room for when it has grown: nothing moves then, so it need not double
 MOVED_AT_ONCE = 1024
 MOST_MAPPED = 256 * 2**20  # bytes that may have been touched before the process lets go of them
 
@@ -45,14 +45,22 @@ class RowFile:
         """Makes room for `count` vectors in all. Raises OSError when the disk has none."""
         if count <= len(self._rows):
             return
-        os.posix_fallocate(self._descriptor, 0, count * self._size)  # a hole that cannot be filled would kill us
+        try:
+            os.posix_fallocate(self._descriptor, 0, count * self._size)  # a hole that cannot be filled would kill us
+        except OSError:
+            os.ftruncate(self._descriptor, len(self._rows) * self._size)  # what it got of the disk, others need
+            raise
         self._map = mmap.mmap(self._descriptor, count * self._size)
         self._rows = np.frombuffer(self._map, np.float16).reshape(count, self._dim)
 
     def append(self, vectors: NDArray[np.float16]) -> None:
+        """Adds vectors [n, D] at the end. Raises OSError when the disk has no room for them."""
         needed = self._count + len(vectors)
         if needed > len(self._rows):
-            self.reserve(max(needed, 2 * len(self._rows), LEAST_VECTORS))
+            try:
+                self.reserve(needed + AHEAD)
+            except OSError:  # for these, there may be room yet
+                self.reserve(needed)
         self._rows[self._count : needed] = vectors
         self._count = needed
         self.touched(len(vectors))

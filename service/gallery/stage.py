@@ -8,6 +8,7 @@ memory, and minutes to build where the cells take seconds.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,7 @@ from service.gallery.vectors import Vectors
 
 Kind = Literal["ivf", "hnsw"]
 LEAST_CELLS, MOST_CELLS = 16, 4096
+ROUNDS = 10  # of k-means
 SAMPLE_A_CELL = 40  # vectors that k-means sees for each of its centroids; FAISS wants 39
 HALVED_UP_TO = 256  # cells of which half are looked into, for recall of strangers, too; of more, 8 √cells
 COMMON = 0.5  # filters that let a smaller share through make it look into more cells
@@ -35,14 +37,20 @@ class FirstStage:
         self.kind = kind
 
     @classmethod
-    def trained(cls, kind: Kind, sample: NDArray[np.float32], count: int) -> FirstStage:
-        """An empty one for about `count` vectors, fitted to a sample of them [m, D]."""
+    def trained(
+        cls, kind: Kind, sample: NDArray[np.float32], count: int, wanted: Callable[[], bool] = lambda: True
+    ) -> FirstStage | None:
+        """An empty one for about `count` vectors, fitted to a sample of them [m, D]; None once it is not `wanted`."""
         dim = sample.shape[1]
         if kind == "hnsw":
             index = faiss.index_factory(dim, f"HNSW{LINKS}_SQ8", faiss.METRIC_L2)
             index.hnsw.efConstruction = EF_CONSTRUCTION
         else:
             index = faiss.index_factory(dim, f"IVF{cells(count)},RaBitQ", faiss.METRIC_L2)
+            centroids = _centroids(sample, index.nlist, wanted)
+            if centroids is None:
+                return None
+            index.quantizer.add(centroids)
         index.train(sample)
         return cls(index, kind)
 
@@ -71,6 +79,18 @@ class FirstStage:
             exhausted = probes == self._index.nlist and k >= len(self)
         _, positions = self._index.search(query[np.newaxis], k, params=parameters)
         return positions[0][positions[0] >= 0], exhausted
+
+
+def _centroids(sample: NDArray[np.float32], count: int, wanted: Callable[[], bool]) -> NDArray[np.float32] | None:
+    """K-means [count, D], round by round: all at once takes minutes in the largest galleries, and nothing stops it."""
+    centroids: NDArray[np.float32] | None = None
+    for _ in range(ROUNDS):
+        if not wanted():
+            return None
+        means = faiss.Kmeans(sample.shape[1], count, niter=1)
+        means.train(sample, init_centroids=centroids)
+        centroids = means.centroids
+    return centroids
 
 
 def cells(count: int) -> int:

@@ -284,6 +284,7 @@ class BatchWorker:
                 handed.put(None)
             for runner in runners:
                 runner.join()
+            self._broken = None  # another run may have broken, too: that is no fault of the engine that comes next
 
     def _run_handed(self, handed: queue.SimpleQueue[list[_Item] | None]) -> None:
         give_way()

@@ -169,6 +169,20 @@ def test_rounding_in_the_search_changes_nothing(monkeypatch: pytest.MonkeyPatch,
         assert [names[p].decode() for p in positions] == [name for _, name in expected[place].crops]
 
 
+def test_who_looks_the_other_way_ties_at_distance_one(tmp_path: Path) -> None:
+    query = np.full((1, 16), 0.25, np.float32)
+    away, farther = -query[0], -query[0].copy()
+    farther[:4] = np.nextafter(np.float16(-0.25), np.float16(-1))  # of unit length as far as float16 can tell
+    crops = [new_crop(1, farther), new_crop(2, away), new_crop(3, away)]
+    with open_gallery(tmp_path) as gallery:
+        gallery.enrol(crops)
+        answer = gallery.query(query, QueryOptions(top_k=1))
+        everybody = gallery.query(query, QueryOptions(top_k=3))
+    assert [match.distance for match in everybody.matches] == [1.0] * 3
+    assert [match.crop.crop_id for match in everybody.matches] == [crop_id(1), crop_id(2), crop_id(3)]
+    assert answer.matches == everybody.matches[:1]
+
+
 def test_nothing_to_rank() -> None:
     none, squared = np.zeros(5, np.bool_), np.zeros(5, np.float32)
     crops = Crops(np.zeros(5, np.int32), np.array([crop_id(n) for n in range(5)], "S36"))

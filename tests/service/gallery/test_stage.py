@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.gallery import building, index, memory, stage
+from service.gallery import building, index, memory, rowfile, stage
 from service.gallery.building import Searching, StageBuilder
 from service.gallery.gallery import Gallery
 from service.gallery.records import Filters, GalleryUnavailable, Labels, NewCrop, Probe, QueryOptions
@@ -95,6 +101,7 @@ def test_a_gallery_that_is_small_or_exact_has_none(tmp_path: Path) -> None:
     assert Searching("hnsw").stage_for(50_001) == "hnsw"
     assert Searching("exact").stage_for(10**7) is None
     assert Searching("ivf").stage_for(999) is None
+    assert Searching("ivf", staged=False).stage_for(10**7) is None
     rng = np.random.default_rng(2)
     with opened(tmp_path, "exact") as gallery:
         gallery.enrol(enrolled(people(rng, 200, SHOTS)))
@@ -143,10 +150,10 @@ def test_what_is_rearranged_while_it_is_built_is_built_again(tmp_path: Path, mon
         builder._closed = False
         train = FirstStage.trained
 
-        def slow(kind: Kind, sample: NDArray[np.float32], count: int) -> FirstStage:
+        def slow(kind: Kind, sample: NDArray[np.float32], count: int, wanted: Callable[[], bool]) -> FirstStage | None:
             for crop in crops[:500]:
                 gallery.delete(crop.crop_id)
-            return train(kind, sample, count)
+            return train(kind, sample, count, wanted)
 
         monkeypatch.setattr(stage.FirstStage, "trained", slow)
         assert not builder.build("ivf")
@@ -154,6 +161,22 @@ def test_what_is_rearranged_while_it_is_built_is_built_again(tmp_path: Path, mon
         monkeypatch.setattr(stage.FirstStage, "trained", train)
         assert builder.build("ivf")
         assert gallery._index.staged
+
+
+def test_closing_does_not_wait_for_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = threading.Event()
+
+    def k_means(*arguments: Any, **named: Any) -> faiss.Kmeans:
+        training.set()
+        return faiss_k_means(*arguments, **named)
+
+    faiss_k_means = faiss.Kmeans
+    monkeypatch.setattr(faiss, "Kmeans", k_means)
+    monkeypatch.setattr(stage, "ROUNDS", 10**9)
+    with opened(tmp_path) as gallery:
+        gallery.enrol(enrolled(people(np.random.default_rng(9), PEOPLE, SHOTS)))
+        assert training.wait(30)
+    assert gallery._index._stage is None
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 16), (1000, 32), (100_000, 256), (1_000_000, 1024), (10**9, 4096)])
@@ -178,3 +201,41 @@ def test_more_than_memory_holds_is_refused_with_what_to_do(tmp_path: Path, monke
     for free in ("max\n", "10000000000\n"):
         limit.write_text(free)
         opened(tmp_path / "data").close()
+
+
+def test_a_disk_without_room_for_the_vectors_is_told_and_costs_no_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as gallery:
+        gallery.enrol(enrolled(people(np.random.default_rng(7), 100, SHOTS)))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", no_room_behind(0))
+        with pytest.raises(GalleryUnavailable, match=r"600 crops take 0.0 GiB beside the gallery.*no room"):
+            opened(tmp_path, "compressed")
+    assert (tmp_path / "index.snapshot").exists()
+
+
+def test_a_file_of_vectors_grows_into_the_last_room_and_gives_back_what_does_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = units(np.random.default_rng(8), 300, DIM).astype(np.float16)
+    rows = rowfile.RowFile(DIM, tmp_path)
+    rows.reserve(200)
+    rows.append(vectors[:200])
+    monkeypatch.setattr(os, "posix_fallocate", no_room_behind(250 * 2 * DIM))
+    rows.append(vectors[200:250])
+    with pytest.raises(OSError, match="No space left"):
+        rows.append(vectors[250:])
+    assert os.fstat(rows._descriptor).st_size == 250 * 2 * DIM
+    np.testing.assert_array_equal(rows.view(), vectors[:250])
+
+
+def no_room_behind(size: int) -> Callable[[int, int, int], None]:
+    """A disk that takes what there is room for, and then says that there is no more."""
+
+    def allocate(descriptor: int, start: int, length: int) -> None:
+        os.ftruncate(descriptor, max(os.fstat(descriptor).st_size, min(start + length, size)))
+        if start + length > size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return allocate

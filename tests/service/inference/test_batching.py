@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -250,6 +252,28 @@ def test_an_engine_that_fails_at_everything_is_replaced(model_info: ModelInfo) -
         asyncio.run(worker.embed([crop(model_info, 1)]))
         until(lambda: worker.engine is other and worker.trouble is None)
         assert directions(asyncio.run(worker.embed([crop(model_info, 5)]))) == [5]
+
+
+def test_an_engine_that_breaks_in_two_runs_is_replaced_once(model_info: ModelInfo) -> None:
+    both_in = threading.Barrier(2)
+
+    def die(crops: NDArray[np.uint8], inference: Inference) -> None:
+        both_in.wait(10)
+        raise SystemExit("killed")
+
+    engine, other = FaultyEngine(model_info, die), FaultyEngine(model_info)
+    engine.runs_at_once = 2
+
+    async def ask(worker: BatchWorker) -> list[Outcomes | BaseException]:
+        requests = (worker.embed([crop(model_info, value)] * 4) for value in range(2))
+        return await asyncio.gather(*requests, return_exceptions=True)
+
+    with running(engine, max_batch=4, reload=lambda: other) as worker:
+        assert all(isinstance(answer, WorkerStopped) for answer in asyncio.run(ask(worker)))
+        until(lambda: worker.engine is other and worker.trouble is None)
+        time.sleep(0.05)  # for a thread that still thinks of the first engine
+        assert directions(asyncio.run(worker.embed([crop(model_info, 5)]))) == [5]
+        assert worker.renewals == 1
 
 
 def test_who_waits_too_long_is_told_and_dropped(model_info: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
