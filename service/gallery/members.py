@@ -24,6 +24,8 @@ class Members:
 
     def add(self, codes: NDArray[np.int32], positions: NDArray[np.int64]) -> None:
         """Counts in crops of these identities [n] at these positions [n]."""
+        if not len(codes):
+            return  # which would be split into one empty part
         order = np.argsort(codes, kind="stable")
         ordered, where = codes[order], positions[order].astype(np.int64, copy=False)
         starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))

@@ -158,3 +158,16 @@ def test_a_receipt_says_when_a_reader_holds_the_log(tmp_path: Path, monkeypatch:
         until(lambda: not gallery._store.database.log_keeps_erased)
         assert not found_on_disk(tmp_path, [b"name-0"])
         assert gallery.erasures.erase(Selection(identity="name-1")).wal_truncated
+
+
+def test_a_gallery_that_is_erased_as_a_whole_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    vectors = units(np.random.default_rng(3), 1100)
+    with open_gallery(tmp_path) as gallery:
+        gallery.enrol([new_crop(n, vector, Labels("everybody")) for n, vector in enumerate(vectors)])
+        assert gallery.erasures.erase(Selection(identity="everybody")).crops == len(vectors)
+        assert gallery.trouble is None
+        assert gallery.query(vectors[:1], QueryOptions()).verdict == "empty_gallery"
+    with open_gallery(tmp_path) as gallery:
+        assert not caplog.records  # its snapshot is one
+        gallery.enrol([new_crop(n, vector) for n, vector in enumerate(vectors[:3])])
+        assert gallery.query(vectors[:1], QueryOptions()).searched == 3
