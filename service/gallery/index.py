@@ -181,6 +181,7 @@ class Index:
             for entry in changes.relabelled:
                 self.columns.relabel(entry)
             for row in changes.removed:
+                self._vectors.blank(self.columns.position(row))
                 self.columns.remove(row)
             if changes.removed:
                 self._compact_if_due()

@@ -98,6 +98,11 @@ class Vectors:
         self._rows.view()[position] = vector
         self._squares.values[position] = self._products.squares(vector[np.newaxis])[0]
 
+    def blank(self, position: int) -> None:
+        """Overwrites a vector that was erased with zeros: until others take its place, it would stay on a disk."""
+        self._rows.view()[position] = 0
+        self._squares.values[position] = 0
+
     def stored(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
         """A copy of these vectors [n, D], as they were given."""
         if not len(positions):

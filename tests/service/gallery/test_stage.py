@@ -230,6 +230,19 @@ def test_a_file_of_vectors_grows_into_the_last_room_and_gives_back_what_does_not
     np.testing.assert_array_equal(rows.view(), vectors[:250])
 
 
+def test_erased_vectors_are_gone_from_the_file_without_a_name(tmp_path: Path) -> None:
+    crops = enrolled(people(np.random.default_rng(10), 50, SHOTS))
+    with opened(tmp_path, "compressed") as gallery:
+        gallery.enrol(crops)
+        gallery.delete(crops[7].crop_id)
+        rows = gallery._index._vectors._rows
+        assert isinstance(rows, rowfile.RowFile)
+        content = os.pread(rows._descriptor, 10**6, 0)
+    for crop, there in ((crops[6], True), (crops[7], False)):
+        assert crop.embedding is not None
+        assert (crop.embedding.astype(np.float16).tobytes() in content) == there
+
+
 def no_room_behind(size: int) -> Callable[[int, int, int], None]:
     """A disk that takes what there is room for, and then says that there is no more."""
 
