@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.gallery.index import Index
 from service.gallery.periodic import Periodic
+from service.gallery.records import GalleryUnavailable
 from service.gallery.stage import FirstStage, Kind, sample_size
 from service.priority import give_way
 
@@ -64,12 +66,16 @@ class StageBuilder:
         self._searching = searching
         self._closed = False
         self._built_for = 0
-        self._watch = Periodic("gallery-stage", CHECK_SECONDS, self._look)
+        self._watch = Periodic("gallery-stage", CHECK_SECONDS, self._look_quietly)
 
     def close(self) -> None:
         """Ends the thread; a stage that is being built is given up. Idempotent."""
         self._closed = True
         self._watch.close()
+
+    def _look_quietly(self) -> None:
+        with suppress(GalleryUnavailable):  # an index out of step: the gallery says so, once and not every second
+            self._look()
 
     def _look(self) -> None:
         crops = self._index.crop_count

@@ -243,6 +243,25 @@ def test_erased_vectors_are_gone_from_the_file_without_a_name(tmp_path: Path) ->
         assert (crop.embedding.astype(np.float16).tobytes() in content) == there
 
 
+def test_an_index_out_of_step_is_not_complained_of_every_second(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def always(searching: Searching, crops: int) -> Kind:
+        looks.append(crops)
+        return "ivf"
+
+    monkeypatch.setattr(Searching, "stage_for", always)
+    with opened(tmp_path) as gallery:
+        gallery._index._in_step = False
+        looks.clear()
+        until(lambda: len(looks) > 5)
+        gallery._index._in_step = True
+        gallery._builder.close()
+    assert not [record for record in caplog.records if "GalleryUnavailable" in str(record.exc_text or record.exc_info)]
+
+
 def no_room_behind(size: int) -> Callable[[int, int, int], None]:
     """A disk that takes what there is room for, and then says that there is no more."""
 
