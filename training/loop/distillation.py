@@ -23,6 +23,7 @@ from training.data.arrays import read_array
 from training.retrieval.onnx_model import OnnxModel
 
 ONNX = ".onnx"
+AT_ONCE = 16  # crops: of 64 the maps leave the cache, and a small model takes half as long again
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class LiveTeacher:
         size = (self.model.height, self.model.width)
         resized = functional.interpolate(pictures, size, mode="bilinear", antialias=True)
         crops = (resized.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return _unit(self.model.embed(crops), self.model.path).to(rows.device)
+        parts = [self.model.embed(crops[first : first + AT_ONCE]) for first in range(0, len(crops), AT_ONCE)]
+        return _unit(np.concatenate(parts), self.model.path).to(rows.device)
 
 
 def read_teacher(file: TeacherFile, rows: Sequence[int], count: int, device: torch.device) -> Teacher:
