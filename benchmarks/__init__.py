@@ -1,1 +1,5 @@
-"""Measurements of the whole: each a command that prints what the README claims."""
+"""Every speed that the project claims, with its peers beside it: a command a question."""
+
+
+class BenchmarkError(RuntimeError):
+    """Something cannot be measured here; the message says why."""

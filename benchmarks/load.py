@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -17,11 +18,13 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from benchmarks import BenchmarkError
+
 BOUNDARY = "resight-load"
 ANSWER_SECONDS = 60.0
 
 
-class LoadError(RuntimeError):
+class LoadError(BenchmarkError):
     """The service cannot be asked; the message says why."""
 
 
@@ -35,6 +38,17 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Offered:
+    """What came back of a load: answers a second, ms at the median and the 99th percentile, and the share of one core
+    that the load took itself."""
+
+    rate: float
+    median: float
+    late: float
+    own_share: float
+
+
+@dataclass(frozen=True)
 class Process:
     """The service's process: resident memory in bytes, open files."""
 
@@ -42,13 +56,13 @@ class Process:
     files: int
 
 
-def pictures(count: int) -> list[bytes]:
-    """JPEG crops of noise, 64 x 128, each of its own."""
+def pictures(count: int, size: tuple[int, int] = (64, 128)) -> list[bytes]:
+    """JPEG crops of noise, each of its own; `size` is width and height in pixels."""
     drawn = []
     for seed in range(count):
         noise = np.random.default_rng(seed).integers(0, 256, (16, 8, 3), np.uint8)
         file = io.BytesIO()
-        Image.fromarray(noise).resize((64, 128), Image.Resampling.BICUBIC).save(file, "JPEG")
+        Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")
         drawn.append(file.getvalue())
     return drawn
 
@@ -164,6 +178,19 @@ async def in_turn(url: str, requests: Sequence[bytes], clients: int, seconds: fl
         connections.close()
 
 
+async def once(url: str, requests: Iterable[bytes], clients: int) -> list[Reply]:
+    """Every request once, by so many clients that take the next when they have the answer to the last."""
+    connections, begun, left = Connections(url), time.perf_counter(), iter(requests)
+
+    async def client() -> list[Reply]:
+        return [await connections.ask(request, begun) for request in left]
+
+    try:
+        return [reply for part in await asyncio.gather(*(client() for _ in range(clients))) for reply in part]
+    finally:
+        connections.close()
+
+
 async def at_rate(url: str, requests: Sequence[bytes], rate: float, seconds: float) -> list[Reply]:
     """So many requests a second, evenly, whether or not the earlier ones were answered."""
     connections, begun = Connections(url), time.perf_counter()
@@ -196,3 +223,20 @@ def percentile(replies: Sequence[Reply], share: float) -> float:
     """The time in ms within which that percentage of the replies came; NaN for none."""
     times = [reply.seconds * 1e3 for reply in replies]
     return float(np.percentile(times, share)) if times else float("nan")
+
+
+def offer(url: str, requests: Sequence[bytes], clients: int, seconds: float) -> Offered:
+    """Loads the service by clients in turn; raises LoadError unless every answer is 200."""
+    before = _own_seconds()
+    replies = asyncio.run(in_turn(url, requests, clients, seconds))
+    lasted = max(reply.sent + reply.seconds for reply in replies)
+    share = (_own_seconds() - before) / lasted
+    statuses = sorted({reply.status for reply in replies} - {200})
+    if statuses:
+        raise LoadError(f"{url}: {clients} clients were answered with {statuses}, too, not only with 200")
+    return Offered(len(replies) / lasted, percentile(replies, 50), percentile(replies, 99), share)
+
+
+def _own_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

@@ -7,13 +7,13 @@ quarter, and at least 0.9 of the first rate after the rest.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.held import arguments, broken, judged
 from benchmarks.load import (
     LoadError,
     Process,
@@ -26,7 +26,6 @@ from benchmarks.load import (
     process_of,
     request_of,
 )
-from service.client import DEFAULT_URL
 
 CLIENTS = 32
 MEASURED_SECONDS = 15.0
@@ -64,7 +63,7 @@ class Overload:
             f"memory varied by more than {MEMORY_SHARE:.0%}": self.spread <= MEMORY_SHARE,
             "full speed did not come back": self.after >= SPEED_SHARE * self.before,
         }
-        return [promise for promise, holds in kept.items() if not holds]
+        return broken(kept)
 
 
 async def measure(url: str, factor: float, seconds: float, measured: float = MEASURED_SECONDS) -> Overload:
@@ -91,29 +90,28 @@ async def _watch(url: str, seconds: float) -> list[Process]:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 all held, 1 not all held, 2 not possible."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default=DEFAULT_URL)
-    parser.add_argument("--factor", type=float, default=10.0)
-    parser.add_argument("--seconds", type=float, default=120.0)
-    options = parser.parse_args(argv)
-    try:
-        seen = asyncio.run(measure(options.url, options.factor, options.seconds))
-    except LoadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def show(seen: Overload, seconds: float) -> list[str]:
+    """Prints what was seen; the promises that were not kept."""
     counts = ", ".join(
         f"{status}: {times:,}" for status, times in sorted(Counter(r.status for r in seen.replies).items())
     )
     print(f"before    {seen.before:.1f} answers a second")
-    print(f"offered   {seen.offered:.1f} a second for {options.seconds:g} s; {counts}")
+    print(f"offered   {seen.offered:.1f} a second for {seconds:g} s; {counts}")
     print(f"refused   p50 {percentile(seen.refused, 50):.1f} ms, p99 {percentile(seen.refused, 99):.1f} ms")
     print(f"memory    {max(seen.memory) / 2**20:.0f} MiB at most, {seen.spread:.1%} apart after the first quarter")
     print(f"after     {seen.after:.1f} answers a second, {REST_SECONDS:g} s later")
-    broken = seen.broken()
-    print(*(f"NOT HELD  {promise}" for promise in broken), sep="\n", end="\n" if broken else "")
-    return 1 if broken else 0
+    return seen.broken()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 all held, 1 not all held, 2 not possible."""
+    parser = arguments(__doc__, seconds=120.0)
+    parser.add_argument("--factor", type=float, default=10.0)
+    options = parser.parse_args(argv)
+    return judged(
+        lambda: asyncio.run(measure(options.url, options.factor, options.seconds)),
+        lambda seen: show(seen, options.seconds),
+    )
 
 
 if __name__ == "__main__":

@@ -1,41 +1,37 @@
-"""A service of our own to measure: `resight serve` in a process of its own, over a gallery of drawn crops."""
+"""Servers to measure, each in processes of its own: `resight serve` over a gallery of drawn crops, and its peers."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.drawn import CROPS_A_PERSON, draw_gallery
 from benchmarks.load import LoadError
+from benchmarks.worker import ROOT, resident_bytes
 from service.gallery.gallery import Gallery
 from service.gallery.records import Labels, NewCrop
 from service.inference.model import ModelInfo
 
 CAMERAS = 6
-CROPS_A_PERSON = 20
-COSINE = 0.7  # of two crops of a person; of strangers 0 ± 1 / √D
-CHUNK = 1000
 START_SECONDS = 120.0
 
 
 def fill_gallery(folder: Path, info: ModelInfo, crops: int) -> None:
     """Makes the gallery in `folder`: crops without pictures, around a centre a person, in six cameras."""
-    random = np.random.default_rng(0)
     gallery = Gallery.open(folder, info.sha256, info.name, info.embedding_dim, None, None)
     try:
-        for start in range(0, crops, CHUNK):
-            numbers = range(start, min(start + CHUNK, crops))
-            embeddings = _draw(random, numbers, info.embedding_dim)
+        for numbers, embeddings in draw_gallery(crops, info.embedding_dim):
             gallery.enrol(
                 [
                     NewCrop(str(uuid.UUID(int=number)), embedding, labels=_labels(number))
@@ -50,44 +46,89 @@ def _labels(number: int) -> Labels:
     return Labels(identity=f"{number // CROPS_A_PERSON:06}", camera=f"c{number % CAMERAS + 1}")
 
 
-def _draw(random: np.random.Generator, numbers: range, dim: int) -> NDArray[np.float32]:
-    people = {number // CROPS_A_PERSON for number in numbers}
-    centres = {person: np.random.default_rng(person).standard_normal(dim) for person in people}
-    noise = random.standard_normal((len(numbers), dim))
-    crops = COSINE**0.5 * np.stack([centres[number // CROPS_A_PERSON] for number in numbers])
-    crops += (1 - COSINE) ** 0.5 * noise
-    crops /= np.linalg.norm(crops, axis=1, keepdims=True)
-    return np.asarray(crops, np.float32)
+@dataclass(frozen=True)
+class Server:
+    """One that runs: its address, and the process that leads its own group."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def memory(self) -> int:
+        """Resident bytes of the process and of all that it started."""
+        return sum(resident_bytes(pid) for pid in [self.process.pid, *_below(self.process.pid)])
+
+
+def _below(pid: int) -> list[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found, new = list[int](), [pid]
+    while new:
+        new = [child for child, parent in parents.items() if parent in new]
+        found += new
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 @contextmanager
-def served(model: Path, gallery: Path) -> Iterator[str]:
-    """The address of a service that is ready, with every setting at its default; raises LoadError."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    settings = {"RESIGHT_MODEL": str(model), "RESIGHT_GALLERY": f"sqlite:///{gallery}", "RESIGHT_PORT": str(port)}
+def running(
+    command: Sequence[str], port: int, health: str, log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """A server for the time of a block, once `health` answers 200; raises LoadError when it does not."""
     others = {name: value for name, value in os.environ.items() if not name.upper().startswith("RESIGHT_")}
-    log = gallery.with_suffix(".log")
     with log.open("wb") as stderr:
-        command = [str(Path(sys.executable).with_name("resight")), "serve"]
-        process = subprocess.Popen(command, env=others | settings, stderr=stderr, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=others | dict(env or {}),
+            stderr=stderr,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # so that what it starts ends with it
+        )
+        server = Server(f"http://127.0.0.1:{port}", process)
         try:
-            _wait_until_ready(url, process, log)
-            yield url
+            _wait_until_ready(server.url + health, process, log)
+            yield server
         finally:
-            process.terminate()
-            process.wait()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(START_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextmanager
+def served(model: Path, gallery: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Our service with every setting at its default but these, by the setting's name; raises LoadError."""
+    port = free_port()
+    chosen = {"MODEL": str(model), "GALLERY": f"sqlite:///{gallery}", "PORT": str(port), **(settings or {})}
+    command = [str(Path(sys.executable).with_name("resight")), "serve"]
+    env = {f"RESIGHT_{name}": value for name, value in chosen.items()}
+    with running(command, port, "/readyz", gallery.with_suffix(".log"), env) as server:
+        yield server
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     begun = time.perf_counter()
     while time.perf_counter() - begun < START_SECONDS and process.poll() is None:
         try:
-            if httpx.get(f"{url}/readyz").status_code == httpx.codes.OK:
+            if httpx.get(url).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.02)
-    raise LoadError(f"the service did not start:\n{log.read_text()}")
+    raise LoadError(f"the server did not start:\n{log.read_text()[-2000:]}")

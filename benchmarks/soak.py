@@ -6,7 +6,6 @@ upward trend (its slope is less than twice its standard error, or under 1 MiB an
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import time
@@ -16,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.held import arguments, broken, judged
 from benchmarks.load import LoadError, Reply, at_rate, good_rate, in_turn, percentile, pictures, process_of, request_of
-from service.client import DEFAULT_URL
 
 CLIENTS = 16
 MEASURED_SECONDS = 10.0
@@ -51,7 +50,7 @@ class Soak:
             "open files are left over": self.files_after <= self.files_before,
             "not everything was answered with 200": {reply.status for reply in self.replies} == {200},
         }
-        return [promise for promise, holds in kept.items() if not holds]
+        return broken(kept)
 
 
 def trend(times: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
@@ -83,30 +82,27 @@ async def measure(url: str, share: float, seconds: float, measured: float = MEAS
     return Soak(rate, replies, times, memory, files_before, process_of(url).files)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 all held, 1 not all held, 2 not possible."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default=DEFAULT_URL)
-    parser.add_argument("--share", type=float, default=0.7)
-    parser.add_argument("--seconds", type=float, default=1800.0)
-    options = parser.parse_args(argv)
-    try:
-        seen = asyncio.run(measure(options.url, options.share, options.seconds))
-    except LoadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def show(seen: Soak, seconds: float) -> list[str]:
+    """Prints what was seen; the promises that were not kept."""
     slope, doubt = (value * 3600 / 2**20 for value in seen.slope())
-    print(
-        f"asked     {seen.rate:.1f} a second for {options.seconds:g} s; {dict(Counter(r.status for r in seen.replies))}"
-    )
+    print(f"asked     {seen.rate:.1f} a second for {seconds:g} s; {dict(Counter(r.status for r in seen.replies))}")
     print(f"answered  p50 {percentile(seen.replies, 50):.1f} ms, p99 {percentile(seen.replies, 99):.1f} ms")
     print(f"memory    {seen.memory[-1] / 2**20:.0f} MiB, {slope:+.2f} ± {doubt:.2f} MiB an hour after the first fifth")
     tenths = seen.memory[:: max(len(seen.memory) // 10, 1)]
     print(f"          {', '.join(f'{memory / 2**20:.1f}' for memory in tenths)} MiB at every tenth of the time")
     print(f"files     {seen.files_before} open before, {seen.files_after} after")
-    broken = seen.broken()
-    print(*(f"NOT HELD  {promise}" for promise in broken), sep="\n", end="\n" if broken else "")
-    return 1 if broken else 0
+    return seen.broken()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 all held, 1 not all held, 2 not possible."""
+    parser = arguments(__doc__, seconds=1800.0)
+    parser.add_argument("--share", type=float, default=0.7)
+    options = parser.parse_args(argv)
+    return judged(
+        lambda: asyncio.run(measure(options.url, options.share, options.seconds)),
+        lambda seen: show(seen, options.seconds),
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from service.api.limits import MAX_IMAGES, BodyLimit, QueueGuard, Uploads
 from service.api.origins import OriginGuard
 from service.api.problems import ProblemBarrier, install_handlers
 from service.api.runtime import Pool, Runtime
+from service.api.searching import Searches
 from service.gallery.audit import Audit
+from service.gallery.building import Searching
 from service.gallery.gallery import Gallery
 from service.gallery.ranking import ImpostorCurve
 from service.gallery.retention import RetentionThread
@@ -112,8 +114,10 @@ def running(settings: Settings) -> Iterator[Runtime]:
         worker.start()
         stack.callback(worker.stop)
         _log_start(engine, worker, opened)
+        searches = Searches(opened)
+        stack.callback(searches.close)
         pools = Pool(threads), Pool(threads), Pool(STORING_THREADS)
-        yield Runtime(settings, engine.info, worker, opened, audit, retention, *pools, door, stamp)
+        yield Runtime(settings, engine.info, worker, searches, opened, audit, retention, *pools, door, stamp)
 
 
 def _door(settings: Settings) -> Door:
@@ -124,7 +128,7 @@ def _door(settings: Settings) -> Door:
 
 def _load_engine(settings: Settings, threads: int) -> OnnxEngine:
     """The file's content is given up with the return: the engine has its own copy."""
-    return load_engine(read_model(settings.model), settings.device, threads, settings.max_batch)
+    return load_engine(read_model(settings.model), settings.device, threads, settings.max_batch, settings.cache_folder)
 
 
 def _reload_engine(settings: Settings, threads: int, loaded: ModelInfo) -> OnnxEngine:
@@ -132,15 +136,17 @@ def _reload_engine(settings: Settings, threads: int, loaded: ModelInfo) -> OnnxE
     file = read_model(settings.model)
     if file.info.sha256 != loaded.sha256:
         raise ModelError(f"{settings.model} is another model by now; restart the service to take it.")
-    return load_engine(file, settings.device, threads, settings.max_batch)
+    return load_engine(file, settings.device, threads, settings.max_batch, settings.cache_folder)
 
 
 def open_gallery(settings: Settings, info: ModelInfo) -> Gallery:
     """The gallery that the settings name, for the model that `info` describes. Raises GalleryError."""
     measured = info.impostor_curve
     curve = None if measured is None else ImpostorCurve(measured.false_match_rate, measured.distance)
+    # Half of the cores: the others run the model, as a search of one batch overlaps the inference of the next.
+    searching = Searching(settings.index, max(1, settings.effective_threads // 2))
     return Gallery.open(
-        settings.gallery_folder, info.sha256, info.name, info.embedding_dim, curve, settings.match_distance
+        settings.gallery_folder, info.sha256, info.name, info.embedding_dim, curve, settings.match_distance, searching
     )
 
 

@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     gallery: str = Field(
         default="sqlite:///data", description="sqlite:///FOLDER (relative), sqlite:////FOLDER (absolute)"
     )
+    index: Literal["auto", "exact", "ivf", "hnsw", "compressed"] = Field(
+        default="auto",
+        description="exact, or likely crops first (ivf, hnsw; compressed: with vectors on disk); auto: ivf past 50,000",
+    )
     store_images: Literal["none", "thumbnail", "original"] = Field(
         default="thumbnail",
         description="what is kept of a picture, as JPEG: none, thumbnail (the model's input), original (in full size)",
@@ -115,6 +119,11 @@ class Settings(BaseSettings):
     def gallery_folder(self) -> Path:
         """The folder that `gallery` names."""
         return Path(self.gallery.removeprefix(SQLITE_SCHEME))
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where a GPU's start keeps what it made; it may be deleted."""
+        return self.gallery_folder / "cache"
 
     @property
     def effective_threads(self) -> int:

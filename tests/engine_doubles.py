@@ -22,6 +22,7 @@ class FaultyEngine:
 
     def __init__(self, info: ModelInfo, fault: Fault | None = None) -> None:
         self.info = info
+        self.runs_at_once = 1
         self.provider = "FaultyExecutionProvider"
         self.images_per_second = 100.0
         self.gate = threading.Event()

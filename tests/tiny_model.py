@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from service.inference.model import draw_pattern
+from service.inference.pattern import draw_pattern
 
 HEIGHT, WIDTH = 64, 32
 MAP_HEIGHT, MAP_WIDTH = 4, 2

@@ -88,7 +88,7 @@ def _uploads(form: Form, options: EnrolForm) -> list[Upload | Problem]:
 )
 async def page(parameters: Annotated[PageQuery, Query()], runtime: RuntimeDep) -> Response:
     """The enrolled crops in the order of enrolment, page by page."""
-    return await runtime.searching.run(_page, runtime.gallery, parameters)
+    return await runtime.computing.run(_page, runtime.gallery, parameters)
 
 
 def _page(gallery: Gallery, parameters: PageQuery) -> Response:

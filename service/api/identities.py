@@ -36,7 +36,7 @@ ONE_IDENTITY = (Kind.UNKNOWN_IDENTITY, Kind.UNKNOWN_FIELD, Kind.INVALID_FIELD, K
 )
 async def page(parameters: Annotated[IdentityPageQuery, Query()], runtime: RuntimeDep) -> Response:
     """The identities in the order of their names, page by page."""
-    return await runtime.searching.run(_page, runtime.gallery.identities, parameters)
+    return await runtime.computing.run(_page, runtime.gallery.identities, parameters)
 
 
 def _page(identities: Identities, parameters: IdentityPageQuery) -> Response:
@@ -46,7 +46,7 @@ def _page(identities: Identities, parameters: IdentityPageQuery) -> Response:
 @router.get("/{identity}", dependencies=[QUERY, NoParameters], responses=documented(*ONE_IDENTITY))
 async def get(identity: IdentityName, runtime: RuntimeDep) -> IdentityOut:
     """How many crops it has, and which cameras saw it between which times."""
-    return IdentityOut.of(await runtime.searching.run(runtime.gallery.identities.get, identity))
+    return IdentityOut.of(await runtime.computing.run(runtime.gallery.identities.get, identity))
 
 
 @router.patch(

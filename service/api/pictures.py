@@ -17,6 +17,7 @@ from service.api.auth import count_images
 from service.api.problems import Problem, problem_of, shown, unless_problem
 from service.api.runtime import Runtime
 from service.gallery.records import UnknownCrop
+from service.inference.batching import Feed
 from service.inference.images import ImageError, Kept, decode_and_keep
 from service.inference.outcomes import EmbeddingFailed, Outcome
 
@@ -73,21 +74,22 @@ async def embed_pictures(
 ) -> Pictures:
     """Decodes and embeds files, given by their positions in the request.
 
-    Unless `skip_bad`, the first that does not decode is raised as a Problem and nothing is embedded.
+    Unless `skip_bad`, the first that does not decode is raised as a Problem.
     Raises QueueFull and, over the caller's rate, Problem before anything is decoded, TooLate and WorkerStopped.
     """
     if not files:
         return Pictures()
-    with runtime.worker.admission(len(files)):
+    with runtime.worker.admission(len(files)), runtime.worker.feed(attention) as feed:
         count_images(request, len(files))
         started = time.perf_counter()
-        decoded = await _decode(runtime, files, keep)
+        decoded = await _decode(runtime, files, keep, feed)
         timings = {"decode": (time.perf_counter() - started) * 1e3}
-        crops = [one if skip_bad else unless_problem(one) for one in decoded.values()]
-        good = [one.crop for one in crops if not isinstance(one, Problem)]
-        if not good:
-            return Pictures({at: one for at, one in decoded.items() if isinstance(one, Problem)}, timings)
-        embedded = await runtime.worker.embed(good, attention)
+        problems = {at: one for at, one in decoded.items() if isinstance(one, Problem)}
+        if problems and not skip_bad:
+            raise problems[min(problems)]
+        if len(problems) == len(files):
+            return Pictures(dict(problems), timings)
+        embedded = await feed.outcomes()
     timings |= {"queue": embedded.queue_ms, "inference": embedded.inference_ms}
     following = iter(embedded.outcomes)
     outcomes = {
@@ -97,7 +99,10 @@ async def embed_pictures(
     return Pictures(outcomes, timings)
 
 
-async def _decode(runtime: Runtime, files: Mapping[int, bytes], keep: Kept) -> dict[int, _Decoded | Problem]:
+async def _decode(
+    runtime: Runtime, files: Mapping[int, bytes], keep: Kept, feed: Feed
+) -> dict[int, _Decoded | Problem]:
+    """Decodes the files side by side and feeds what comes out, as it comes, to the engine."""
     height, width = runtime.info.height, runtime.info.width
 
     def decoded(index: int, data: bytes) -> _Decoded | Problem:
@@ -106,7 +111,13 @@ async def _decode(runtime: Runtime, files: Mapping[int, bytes], keep: Kept) -> d
         except ImageError as error:
             return problem_of(error, index)
 
-    work = (runtime.decoding.run(decoded, index, data) for index, data in files.items())
+    async def fed(index: int, data: bytes) -> _Decoded | Problem:
+        one = await runtime.decoding.run(decoded, index, data)
+        if isinstance(one, _Decoded):
+            feed.add(index, one.crop)
+        return one
+
+    work = (fed(index, data) for index, data in files.items())
     return dict(zip(files, await asyncio.gather(*work), strict=True))
 
 

@@ -18,10 +18,11 @@ from service.api.problems import FORM_KINDS, PICTURE_KINDS, Kind, Problem, docum
 from service.api.runtime import NoParameters, Runtime, RuntimeDep, while_connected
 from service.api.schemas import REPEATABLE, AttentionOut, QueryBody, QueryForm, QueryResponse, json_response
 from service.gallery.audit import Act
-from service.gallery.records import QueryOptions
+from service.gallery.records import Answer, Probe
 from service.inference.model import ModelInfo
 
 AUDITED_MATCHES = 10  # of an answer, whose pseudonyms the audit log has
+SMALL_ANSWER = 20  # matches that are written sooner than another thread is asked to
 
 router = APIRouter(tags=["query"])
 
@@ -52,7 +53,7 @@ async def _by_images(request: Request, runtime: Runtime, files: tuple[bytes, ...
     request.state.timings.update(found.timings)
     probe = np.stack([picture.embedding for picture in pictures])
     maps = [picture.attention for picture in pictures if picture.attention is not None]
-    return await runtime.searching.run(_answer, request, runtime, probe, options.options(), maps)
+    return await _answer(request, runtime, Probe(probe, options.options()), maps)
 
 
 async def _by_json(request: Request, runtime: Runtime, body: QueryBody) -> Response:
@@ -64,24 +65,25 @@ async def _by_json(request: Request, runtime: Runtime, body: QueryBody) -> Respo
         probe = await runtime.storing.run(runtime.gallery.embeddings, ids)
         ruled_out = await runtime.storing.run(runtime.gallery.identities.ruled_out, ids)
         options = replace(options, filters=replace(options.filters, exclude_identities=ruled_out))
-    return await runtime.searching.run(_answer, request, runtime, probe, options, [])
+    return await _answer(request, runtime, Probe(probe, options), [])
 
 
-def _answer(
-    request: Request,
-    runtime: Runtime,
-    probe: NDArray[np.float32],
-    options: QueryOptions,
-    maps: Sequence[NDArray[np.float32]],
-) -> Response:
-    """Searches and writes the answer; blocks."""
-    timings: dict[str, float] = request.state.timings
+async def _answer(request: Request, runtime: Runtime, probe: Probe, maps: Sequence[NDArray[np.float32]]) -> Response:
     started = time.perf_counter()
-    answer = runtime.gallery.query(probe, options)
+    answer = await runtime.searches.answer(probe)
+    request.state.timings["search"] = (time.perf_counter() - started) * 1e3
+    if len(answer.matches) > SMALL_ANSWER:
+        return await runtime.computing.run(_response, request, runtime, probe, answer, maps)
+    return _response(request, runtime, probe, answer, maps)
+
+
+def _response(
+    request: Request, runtime: Runtime, probe: Probe, answer: Answer, maps: Sequence[NDArray[np.float32]]
+) -> Response:
+    """Writes the answer, and the audit log's line about it."""
     named = [match.identity or match.crop.crop_id for match in answer.matches[:AUDITED_MATCHES]]
-    runtime.audit.note(Act("query", request.state.actor, named, len(probe)))
-    timings["search"] = (time.perf_counter() - started) * 1e3
-    response = QueryResponse.of(answer, runtime.info, timings)
+    runtime.audit.note(Act("query", request.state.actor, named, len(probe.embeddings)))
+    response = QueryResponse.of(answer, runtime.info, request.state.timings)
     if maps:
         response.attention = received_attention(maps, runtime.info)
     return json_response(response)

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from service.api.auth import Door
 from service.api.problems import Kind, Problem, shown
 from service.api.schemas import REPEATABLE
+from service.api.searching import Searches
 from service.gallery.audit import Act, Audit
 from service.gallery.gallery import Gallery
 from service.gallery.records import GalleryFull
@@ -55,18 +56,20 @@ class Pool:
 class Runtime:
     """The parts of a running service, built once by `create_app`.
 
-    Each kind of work has threads of its own, so that a long search holds up neither decoding nor a write:
-    `decoding` and `searching` compute, `storing` is for writes and point reads, which mostly wait for the disk.
+    Each kind of work has threads of its own, so that a long search holds up neither decoding nor a write: `searches`
+    answers queries, `decoding` and `computing` (lists, long answers) compute, `storing` is for writes and point
+    reads, which mostly wait for the disk.
     """
 
     settings: Settings
     info: ModelInfo
     worker: BatchWorker
+    searches: Searches
     gallery: Gallery
     audit: Audit
     retention: Retention | None
     decoding: Pool
-    searching: Pool
+    computing: Pool
     storing: Pool
     door: Door
     model_stamp: tuple[int, int, int] | None  # of the model file when it was loaded

@@ -154,12 +154,12 @@ class QueryForm(FiltersIn):
     top_k: int = Field(10, ge=1, le=MAX_TOP_K, description="how many identities to return")
     crops_per_identity: int = Field(5, ge=0, le=MAX_CROPS_PER_IDENTITY, description="crops shown of each")
     max_distance: FiniteFloat | None = Field(None, ge=0, le=1, description="nothing farther than this")
-    exact: bool = Field(False, description="compare with every crop; today every answer does")
+    exact: bool = Field(False, description="compare with every crop, however many there are")
     explain: bool = Field(False, description="add the attention of every image")
 
     def options(self) -> QueryOptions:
         """The gallery's form of these options."""
-        return QueryOptions(self.top_k, self.crops_per_identity, self.filters(), self.max_distance)
+        return QueryOptions(self.top_k, self.crops_per_identity, self.filters(), self.max_distance, self.exact)
 
 
 class QueryBody(QueryForm):

@@ -19,6 +19,7 @@ from service.cli.jobs import job_commands
 from service.cli.keys import key_commands
 from service.cli.maintain import maintain
 from service.cli.messages import INTERRUPTED, SOME_FAILED, printing, say, stop, unwritable
+from service.cli.optimize import optimize
 from service.cli.output import OutputError, writing
 from service.cli.sources import Item, Layout, SourceError, file_item, open_sources
 
@@ -80,7 +81,7 @@ def command_line() -> typer.Typer:
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )
-    commands: tuple[Callable[..., None], ...] = (serve, enrol, query, model, maintain, *job_commands())
+    commands: tuple[Callable[..., None], ...] = (serve, enrol, query, model, maintain, optimize, *job_commands())
     for command in commands:
         app.command(command.__name__.rstrip("_"))(command)
     app.add_typer(key_commands())
@@ -93,6 +94,9 @@ def serve(
     model: Annotated[Path | None, typer.Option(help="The model file. [default: models/market1501-int8.onnx]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or tensorrt. [default: auto]")] = None,
     gallery: Annotated[str | None, typer.Option(help="Where the gallery is kept. [default: sqlite:///data]")] = None,
+    index: Annotated[
+        str | None, typer.Option(help="How it is searched: auto, exact, ivf, hnsw or compressed. [default: auto]")
+    ] = None,
     store_images: Annotated[
         str | None, typer.Option(help="What is kept: none, thumbnail or original. [default: thumbnail]")
     ] = None,

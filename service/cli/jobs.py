@@ -208,7 +208,9 @@ def _engine(chosen: Settings) -> OnnxEngine:
     from service.inference.engine import load_engine
     from service.inference.model import read_model
 
-    return load_engine(read_model(chosen.model), chosen.device, chosen.effective_threads, chosen.max_batch)
+    return load_engine(
+        read_model(chosen.model), chosen.device, chosen.effective_threads, chosen.max_batch, chosen.cache_folder
+    )
 
 
 def _name(lost: Sequence[Lost | NotImported]) -> None:

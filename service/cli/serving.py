@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.app import create_app
-from service.cli.memory import keep_steady
+from service.cli.memory import keep_steady, settle
 from service.cli.messages import refusals
 from service.cli.output import OutputError, writing
 from service.connections import Connection
@@ -95,6 +95,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        settle()
         if self.started and sockets:
             url = f"http://{self.host}:{sockets[0].getsockname()[1]}"
             try:

@@ -8,50 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery.changes import Entry, from_micros, to_micros
+from service.gallery.growing import Column
+from service.gallery.members import NOBODY, Members
 from service.gallery.records import Filters, HitCrop
 
-NOBODY = -1  # the code of "no identity" and of "no camera"
 NO_TIME = np.iinfo(np.int64).min
 CROP_ID_LENGTH = 36  # a UUID as text
-
-Scalar = TypeVar("Scalar", bound=np.generic)
-
-
-class Column(Generic[Scalar]):
-    """An array that grows by doubling."""
-
-    def __init__(self, dtype: type[Scalar] | np.dtype[Scalar]) -> None:
-        self._buffer: NDArray[Scalar] = np.empty(0, dtype)
-        self._count = 0
-
-    @property
-    def values(self) -> NDArray[Scalar]:
-        """A view of what is filled."""
-        return self._buffer[: self._count]
-
-    def reserve(self, count: int) -> None:
-        """Makes room for `count` values in all."""
-        if count > len(self._buffer):
-            grown = np.empty(count, self._buffer.dtype)
-            grown[: self._count] = self.values
-            self._buffer = grown
-
-    def extend(self, values: NDArray[Scalar]) -> None:
-        needed = self._count + len(values)
-        if needed > len(self._buffer):
-            self.reserve(max(needed, 2 * len(self._buffer)))
-        self._buffer[self._count : needed] = values
-        self._count = needed
-
-    def keep(self, mask: NDArray[np.bool_]) -> None:
-        self._buffer = self.values[mask]
-        self._count = len(self._buffer)
 
 
 class Names:
@@ -79,9 +47,11 @@ class Names:
         dense[codes != NOBODY] = renumbered
         return dense, [self._names[code] for code in present.tolist()]
 
-    def known(self, names: Iterable[str]) -> list[int]:
-        """The codes of those that have one."""
-        return [self._codes[name] for name in names if name in self._codes]
+    def among(self, names: Iterable[str], codes: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which of these codes [n] stand for one of the names."""
+        named = np.zeros(len(self._names) + 1, np.bool_)  # its last entry answers for NOBODY
+        named[[self._codes[name] for name in names if name in self._codes]] = True
+        return named[codes]
 
 
 @dataclass(frozen=True)
@@ -98,28 +68,16 @@ class Frozen:
     cameras: list[str]
 
 
-class Tally:
-    """How many crops each identity has, and how many identities have any."""
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What a query is compared with: `mask` [n] says which positions count, None: all of them do.
 
-    def __init__(self) -> None:
-        self.identities = 0
-        self._crops = Column(np.int64)
+    `count` is how many, `candidates` how many identities and crops without one are among them.
+    """
 
-    def add(self, codes: NDArray[np.int32]) -> None:
-        """Counts crops of these identities in."""
-        named = codes[codes != NOBODY]
-        new = int(named.max(initial=-1)) + 1 - len(self._crops.values)
-        self._crops.extend(np.zeros(max(new, 0), np.int64))
-        crops = self._crops.values
-        self.identities += int(np.count_nonzero(crops[np.unique(named)] == 0))
-        np.add.at(crops, named, 1)
-
-    def remove(self, code: int) -> None:
-        """Counts one crop of this identity out."""
-        if code == NOBODY:
-            return
-        self._crops.values[code] -= 1
-        self.identities -= int(self._crops.values[code] == 0)
+    mask: NDArray[np.bool_] | None
+    count: int
+    candidates: int
 
 
 class Columns:
@@ -136,7 +94,8 @@ class Columns:
         self._searchable = Column(np.bool_)
         self._identities = Names()
         self._cameras = Names()
-        self._tally = Tally()
+        self._members = Members()
+        self._searchable_count = 0
 
     def __len__(self) -> int:
         return len(self.row)
@@ -167,17 +126,26 @@ class Columns:
     @property
     def identity_count(self) -> int:
         """How many identities have a crop."""
-        return self._tally.identities
+        return self._members.identities
 
-    def crop(self, position: int) -> HitCrop:
-        """What an answer shows of the crop there."""
-        captured_at = int(self._captured_at.values[position])
-        return HitCrop(
-            crop_id=self.crop_id[position].decode("ascii"),
-            identity=self._identities.decode(int(self.identity[position])),
-            camera=self._cameras.decode(int(self._camera.values[position])),
-            captured_at=None if captured_at == NO_TIME else from_micros(captured_at),
-        )
+    def members(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positions of all crops of these identities."""
+        return self._members.of(codes)
+
+    def crops(self, positions: NDArray[np.int64]) -> list[HitCrop]:
+        """What an answer shows of the crops there."""
+        columns = (self._crop_id, self._identity, self._camera, self._captured_at)
+        return [
+            HitCrop(
+                crop_id=crop_id.decode("ascii"),
+                identity=self._identities.decode(identity),
+                camera=self._cameras.decode(camera),
+                captured_at=None if captured_at == NO_TIME else from_micros(captured_at),
+            )
+            for crop_id, identity, camera, captured_at in zip(
+                *(column.values[positions].tolist() for column in columns), strict=True
+            )
+        ]
 
     def reserve(self, count: int) -> None:
         """Makes room for `count` crops in all."""
@@ -194,8 +162,7 @@ class Columns:
         self._captured_at.extend(np.array([_time(entry) for entry in entries], np.int64))
         self._present.extend(np.ones(len(entries), np.bool_))
         self._searchable.extend(sound)
-        self._tally.add(identities)
-        self.crop_count += len(entries)
+        self._count_in(len(entries))
 
     def freeze(self) -> Frozen:
         """A copy of what is present, with no name that nothing has any more."""
@@ -225,8 +192,14 @@ class Columns:
         self._captured_at.extend(frozen.captured_at)
         self._present.extend(np.ones(len(frozen.row), np.bool_))
         self._searchable.extend(frozen.searchable)
-        self._tally.add(frozen.identity)
-        self.crop_count += len(frozen.row)
+        self._count_in(len(frozen.row))
+
+    def _count_in(self, new: int) -> None:
+        """Counts the last `new` crops in."""
+        positions = np.arange(len(self) - new, len(self))
+        self._members.add(self.identity[positions], positions)
+        self._searchable_count += int(np.count_nonzero(self.searchable[positions]))
+        self.crop_count += new
 
     def position(self, row: int) -> int:
         """Where the row is; raises KeyError when it is not there."""
@@ -238,26 +211,32 @@ class Columns:
     def relabel(self, entry: Entry) -> None:
         position = self.position(entry.row)
         was, becomes = int(self.identity[position]), self._identities.encode(entry.identity)
-        self._tally.remove(was)
-        self._tally.add(np.array([becomes], np.int32))
+        if was != becomes:
+            self._members.remove(was, position)
+            self._members.add(np.array([becomes], np.int32), np.array([position]))
         self._identity.values[position] = becomes
         self._camera.values[position] = self._cameras.encode(entry.camera)
         self._captured_at.values[position] = _time(entry)
 
     def mark_searchable(self, position: int) -> None:
+        self._searchable_count += not self.searchable[position]
         self._searchable.values[position] = True
 
     def remove(self, row: int) -> None:
         position = self.position(row)
+        self._searchable_count -= bool(self.searchable[position])
         self._present.values[position] = False
         self._searchable.values[position] = False
-        self._tally.remove(int(self.identity[position]))
+        self._members.remove(int(self.identity[position]), position)
         self.crop_count -= 1
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
         """Drops the positions where `mask` is False; the others move together."""
         for column in self._arrays():
             column.keep(mask)
+        self._members = Members()
+        named = np.flatnonzero(self.present)
+        self._members.add(self.identity[named], named)
 
     def _arrays(self) -> tuple[Column[Any], ...]:
         numbers = (self._row, self._identity, self._camera, self._captured_at)
@@ -268,13 +247,13 @@ class Columns:
         mask = self.present.copy()
         camera, captured_at = self._camera.values, self._captured_at.values
         if filters.cameras:
-            mask &= np.isin(camera, self._cameras.known(filters.cameras))
+            mask &= self._cameras.among(filters.cameras, camera)
         if filters.exclude_cameras:
-            mask &= np.isin(camera, self._cameras.known(filters.exclude_cameras), invert=True)
+            mask &= ~self._cameras.among(filters.exclude_cameras, camera)
         if filters.identities:
-            mask &= np.isin(self.identity, self._identities.known(filters.identities))
+            mask &= self._identities.among(filters.identities, self.identity)
         if filters.exclude_identities:
-            mask &= np.isin(self.identity, self._identities.known(filters.exclude_identities), invert=True)
+            mask &= ~self._identities.among(filters.exclude_identities, self.identity)
         if filters.unidentified:
             mask &= self.identity == NOBODY
         if filters.since is not None:
@@ -283,11 +262,14 @@ class Columns:
             mask &= (captured_at < to_micros(filters.until)) & (captured_at != NO_TIME)
         return mask
 
-    def count_identities(self, mask: NDArray[np.bool_]) -> tuple[int, int]:
-        """How many identities, and how many crops without one, are among the crops in `mask`."""
-        codes = self.identity[mask]
-        counts = np.bincount(codes + 1, minlength=1)
-        return int(np.count_nonzero(counts[1:])), int(counts[0])
+    def selection(self, filters: Filters) -> Selection:
+        """What a query with these filters is compared with. Without filters it costs nothing."""
+        if filters == Filters() and self._searchable_count == self.crop_count:
+            mask = None if self.crop_count == len(self) else self.searchable
+            return Selection(mask, self.crop_count, self._members.identities + self._members.unnamed)
+        mask = self.select(filters) & self.searchable
+        counts = np.bincount(self.identity[mask] + 1, minlength=1)
+        return Selection(mask, int(counts.sum()), int(counts[0]) + int(np.count_nonzero(counts[1:])))
 
 
 def _time(entry: Entry) -> int:

@@ -6,7 +6,8 @@ All methods block and may be called from any thread. What a call has acknowledge
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from service.gallery import ranking
 from service.gallery.audit import Audit
+from service.gallery.building import AUTO, Searching, StageBuilder
 from service.gallery.closing import Closing
 from service.gallery.columns import Columns
 from service.gallery.cursors import decode_cursor, encode_cursor, invalid_cursor
@@ -27,10 +29,13 @@ from service.gallery.records import (
     Enrolled,
     Filters,
     Hit,
+    InvalidEmbedding,
     Match,
     NewCrop,
     Page,
+    Probe,
     QueryOptions,
+    Verdict,
 )
 from service.gallery.recovery import SnapshotKeeper, open_index
 from service.gallery.retention import Retention
@@ -52,12 +57,14 @@ class Gallery(Closing):
         snapshots: SnapshotKeeper,
         curve: ImpostorCurve | None,
         match_distance: float | None,
+        builder: StageBuilder,
     ) -> None:
         self._store = store
         self._index = index
         self._snapshots = snapshots
         self._curve = curve
         self._match_distance = match_distance
+        self._builder = builder
         self.identities = Identities(store.database, index.apply)
         self.erasures = Erasures(store.database, index.apply)
 
@@ -70,8 +77,11 @@ class Gallery(Closing):
         dim: int,
         curve: ImpostorCurve | None,
         match_distance: float | None,
+        searching: Searching = AUTO,
     ) -> Gallery:
         """Opens, or makes, the gallery in `folder`; an empty one adopts the model.
+
+        It can be searched exactly at once; what `searching` asks for beyond that is built in the background.
 
         `match_distance` in [0, 1] overrides what `curve` says about the distance of a match. A damaged
         vector is logged and left out of searches, and is no reason not to open.
@@ -81,14 +91,16 @@ class Gallery(Closing):
         model = Model(model_sha256, model_name, dim)
         store = Store.open(folder, model)
         try:
-            index = open_index(store, model)
+            index = open_index(store, model, searching)
         except BaseException:
             store.close()
             raise
-        return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance)
+        builder = StageBuilder(index, searching)
+        return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance, builder)
 
     def close(self) -> None:
         """Finishes the writes under way, leaves a snapshot of the index and frees the folder. Idempotent."""
+        self._builder.close()
         self._snapshots.close()
         self._store.close()
 
@@ -198,19 +210,50 @@ class Gallery(Closing):
 
         Raises InvalidEmbedding, GalleryUnavailable.
         """
-        query = ranking.combine(embeddings, self._index.dim)
+        (answer,) = self.query_all([Probe(embeddings, options)])
+        if isinstance(answer, InvalidEmbedding):
+            raise answer
+        return answer
+
+    def query_all(self, probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]:
+        """Answers many queries at once, which takes much less time than one after the other. Order is kept.
+
+        Raises GalleryUnavailable.
+        """
+        answers: dict[int, Answer | InvalidEmbedding] = {}
+        combined: dict[int, NDArray[np.float32]] = {}
+        for at, probe in enumerate(probes):
+            try:
+                combined[at] = ranking.combine(probe.embeddings, self._index.dim)
+            except InvalidEmbedding as error:
+                answers[at] = error
         with self._index.reading() as columns:
-            if not columns.crop_count:
-                return Answer("empty_gallery", (), 0, exact=True)
-            mask = columns.select(options.filters) & columns.searchable
-            below = ranking.match_distance(self._curve, self._match_distance, sum(columns.count_identities(mask)))
-            ranking_size = max(options.top_k, 2)  # the verdict needs the second
-            nearest = ranking.rank(self._index, query, mask, columns.identity, columns.crop_id, ranking_size)
-            matches = _matches(nearest, columns, options, below)
-        verdict = ranking.verdict(nearest, below)
-        if verdict is not None and not matches:
-            verdict = "unknown"
-        return Answer(verdict, matches, int(np.count_nonzero(mask)), exact=True)
+            step, places = self._index.at_once, list(combined)
+            for part in (places[start : start + step] for start in range(0, len(places), step)):
+                queries = np.stack([combined[at] for at in part])
+                answers |= zip(part, self._ranked(columns, queries, [probes[at].options for at in part]), strict=True)
+        return [answers[at] for at in range(len(probes))]
+
+    def _ranked(
+        self, columns: Columns, queries: NDArray[np.float32], options: Sequence[QueryOptions]
+    ) -> Iterator[Answer]:
+        if not columns.crop_count:
+            yield from (Answer("empty_gallery", (), 0, exact=True) for _ in queries)
+            return
+        selections = [columns.selection(one.filters) for one in options]
+        found = self._index.find(queries, selections, [one.exact for one in options])
+        for query, one, selection, near in zip(queries, options, selections, found, strict=True):
+            below = ranking.match_distance(self._curve, self._match_distance, selection.candidates)
+            ranking_size = max(one.top_k, 2)  # the verdict needs the second
+            measure = partial(self._index.measure, query)
+            nearest = ranking.rank(near, measure, columns, selection.mask, selection.count, ranking_size)
+            matches = _matches(nearest, columns, one, below)
+            yield Answer(_verdict(nearest, below, matches), matches, selection.count, near.exact)
+
+
+def _verdict(nearest: Candidates, match_below: np.float32 | None, matches: Sequence[Match]) -> Verdict | None:
+    verdict = ranking.verdict(nearest, match_below)
+    return "unknown" if verdict is not None and not matches else verdict
 
 
 def _matches(
@@ -218,14 +261,15 @@ def _matches(
 ) -> tuple[Match, ...]:
     """The candidates and crops that the options let through."""
     reach = np.inf if options.max_distance is None else options.max_distance
+    near = [nearest.crops(place) for place in range(min(options.top_k, len(nearest)))]
+    near = [(positions, distances) for positions, distances in near if distances[0] <= reach]
+    most = max(options.crops_per_identity, 1)
+    counts = [min(most, int(np.count_nonzero(distances <= reach))) for _, distances in near]
+    shown = [positions[:count] for (positions, _), count in zip(near, counts, strict=True)]
+    crops = iter(columns.crops(np.concatenate([np.empty(0, np.int64), *shown])))
     matches = []
-    for place in range(min(options.top_k, len(nearest))):
-        positions, distances = nearest.crops(place)
-        if distances[0] > reach:
-            break
-        shown = min(max(options.crops_per_identity, 1), int(np.count_nonzero(distances <= reach)))
-        near = zip(positions[:shown].tolist(), distances[:shown].tolist(), strict=True)
-        hits = tuple(Hit(columns.crop(position), distance) for position, distance in near)
+    for place, ((_, distances), count) in enumerate(zip(near, counts, strict=True)):
+        hits = tuple(Hit(next(crops), distance) for distance in distances[:count].tolist())
         matches.append(
             Match(
                 rank=place + 1,

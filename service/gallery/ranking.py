@@ -13,33 +13,31 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.finding import Found, Positions
 from service.gallery.records import InvalidEmbedding, Verdict
 
 FALSE_MATCHES_PER_QUERY = 0.01  # the chance of a false match that a verdict allows, over all identities searched
 MARGIN = 0.02  # how much farther the second identity must be for an unambiguous match
-FIRST_FETCH = 512  # candidates fetched at once: for one query, hardly dearer than ten
-GROWTH = 4  # each further fetch scans the gallery again: grow fast
-UNIT_ROUNDOFF = 2.0**-24  # float32
+FIRST_FETCH = 512  # candidates fetched at once: hardly dearer than ten
+GROWTH = 4  # each further fetch may search the gallery again: grow fast
 FLOAT16_NORM_ERROR = 5e-4  # how far rounding to float16 moves a norm of 1, at most (2 ** -11)
 
-Positions = NDArray[np.int64]
-Fetch = Callable[[int], tuple[Positions, NDArray[np.float32]]]
 
-
-class Searchable(Protocol):
-    """Vectors by position: `search` finds at least the k nearest, ascending, `squared` measures.
-
-    Both give squared L2 distances, each a float32 sum of D squares.
-    """
+class Searched(Protocol):
+    """The gallery as ranking needs it."""
 
     @property
-    def dim(self) -> int: ...
+    def identity(self) -> NDArray[np.int32]:
+        """Codes [n], negative for a crop without identity."""
 
-    def search(
-        self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_]
-    ) -> tuple[Positions, NDArray[np.float32]]: ...
+    @property
+    def crop_id(self) -> NDArray[np.bytes_]: ...
 
-    def squared(self, query: NDArray[np.float32], positions: Positions) -> NDArray[np.float32]: ...
+    def members(self, codes: NDArray[np.int64]) -> Positions:
+        """The positions of all crops of these identities."""
+
+
+Measure = Callable[[Positions], NDArray[np.float32]]  # squared distances of the query to these positions
 
 
 @dataclass(frozen=True)
@@ -138,65 +136,47 @@ def combine(embeddings: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
 
 
 def rank(
-    index: Searchable,
-    query: NDArray[np.float32],
-    mask: NDArray[np.bool_],
-    identity: NDArray[np.int32],
-    crop_id: NDArray[np.bytes_],
-    top_k: int,
+    found: Found, measure: Measure, searched: Searched, mask: NDArray[np.bool_] | None, total: int, top_k: int
 ) -> Candidates:
-    """At least the `top_k` nearest candidates among the positions in `mask` [n], each with all of its crops.
+    """At least the `top_k` nearest candidates among the `total` positions in `mask` [n], each with all of its crops.
 
-    Exact: what the index finds decides only which candidates are measured; order and distances come from
-    the measuring. `identity` [n] holds codes, negative for a crop without identity; `crop_id` [n].
+    As exact as `found` is, which decides only what is measured; order and distances come from the measuring. None
+    for `mask` stands for everything.
     """
-    total = int(np.count_nonzero(mask))
     if not total:
         return Candidates(np.empty(0, np.int64), np.empty(0, np.float32), np.zeros(1, np.int64))
-    found = _nearest_groups(lambda k: index.search(query, k, mask), _groups(identity), total, top_k, index.dim)
-    positions = _members(found, identity, mask)
-    distances = np.minimum(np.sqrt(index.squared(query, positions)) / np.float32(2), np.float32(1))
-    order = np.lexsort((crop_id[positions], distances))
-    return _by_candidate(positions[order], distances[order], _groups(identity)(positions[order]))
+    nearest = _nearest_groups(found, searched.identity, total, top_k)
+    positions = np.concatenate([searched.members(nearest[nearest >= 0]), -1 - nearest[nearest < 0]])
+    if mask is not None:
+        positions = positions[mask[positions]]
+    distances = np.minimum(np.sqrt(measure(positions)) / np.float32(2), np.float32(1))
+    order = np.lexsort((searched.crop_id[positions], distances))
+    positions = positions[order]
+    return _by_candidate(positions, distances[order], _groups(searched.identity, positions))
 
 
-def _groups(identity: NDArray[np.int32]) -> Callable[[Positions], Positions]:
+def _groups(identity: NDArray[np.int32], positions: Positions) -> NDArray[np.int64]:
     """Positions -> candidates: an identity's code, or -1 - position for a crop without one."""
-
-    def groups(positions: Positions) -> Positions:
-        codes = identity[positions].astype(np.int64)
-        return np.where(codes >= 0, codes, -1 - positions)
-
-    return groups
+    codes = identity[positions].astype(np.int64)
+    return np.where(codes >= 0, codes, -1 - positions)
 
 
-def _nearest_groups(
-    fetch: Fetch, groups: Callable[[Positions], Positions], total: int, top_k: int, dim: int
-) -> Positions:
+def _nearest_groups(found: Found, identity: NDArray[np.int32], total: int, top_k: int) -> NDArray[np.int64]:
     """A set of candidates that surely holds the `top_k` nearest, and ties with the last of them.
 
-    Let S be the squared distance that the index found for its top_k-th candidate. Two float32 sums of D
-    squares differ by a relative 2 (D + 2) roundings at most, so a candidate whose true distance is among
-    the top_k has one found below S (1 + 4 (D + 2) roundings). Fetch until what was found goes beyond that.
+    Let S be the squared distance that was found for the top_k-th candidate. What was found is wrong by `found.error`
+    at most, so a candidate whose true distance is among the top_k has one found below S plus twice that. Fetch until
+    what was found goes beyond it.
     """
-    tolerance = 1 + 4 * (dim + 2) * UNIT_ROUNDOFF
     k = max(FIRST_FETCH, 2 * top_k)
     while True:
-        positions, squared = fetch(min(k, total))
-        names, first = np.unique(groups(positions), return_index=True)
+        positions, squared = found.nearest(k)
+        names, first = np.unique(_groups(identity, positions), return_index=True)
         by_distance = np.sort(first)
-        bound = float(squared[by_distance[top_k - 1]]) * tolerance if len(names) >= top_k else np.inf
-        if len(positions) == total or squared[-1] > bound:
+        bound = float(squared[by_distance[top_k - 1]]) + 2 * found.error if len(names) >= top_k else np.inf
+        if len(positions) >= total or squared[-1] > bound:
             return names[squared[first] <= bound]
         k *= GROWTH
-
-
-def _members(groups: Positions, identity: NDArray[np.int32], mask: NDArray[np.bool_]) -> Positions:
-    """All positions in `mask` that belong to these candidates."""
-    singles = -1 - groups[groups < 0]
-    wanted = np.zeros(int(identity.max(initial=-1)) + 2, np.bool_)  # its last entry answers for code -1
-    wanted[groups[groups >= 0]] = True
-    return np.concatenate([np.flatnonzero(wanted[identity] & mask), singles])
 
 
 def _by_candidate(positions: Positions, distances: NDArray[np.float32], groups: Positions) -> Candidates:

@@ -150,16 +150,28 @@ class Filters:
 
 @dataclass(frozen=True)
 class QueryOptions:
-    """How to answer a query; `top_k` counts identities, `max_distance` bounds every distance returned."""
+    """How to answer a query; `top_k` counts identities, `max_distance` bounds every distance returned.
+
+    `exact` compares with every crop, where a large gallery would look at likely ones only.
+    """
 
     top_k: int = 10
     crops_per_identity: int = 5
     filters: Filters = field(default_factory=Filters)
     max_distance: float | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.top_k < 1 or self.crops_per_identity < 0:
             raise ValueError("top_k must be at least 1 and crops_per_identity at least 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A query: one person in one or several shots, embeddings [M, D]."""
+
+    embeddings: NDArray[np.float32]
+    options: QueryOptions = field(default_factory=QueryOptions)
 
 
 @dataclass(frozen=True)

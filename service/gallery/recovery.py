@@ -22,11 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery import snapshot
+from service.gallery.building import Searching
 from service.gallery.changes import Changes
 from service.gallery.columns import Frozen
 from service.gallery.database import Database
 from service.gallery.folder import SNAPSHOT_NAME, UNFINISHED_SNAPSHOT_NAME
 from service.gallery.index import Index
+from service.gallery.memory import require_memory
 from service.gallery.periodic import Periodic
 from service.gallery.records import GalleryError, GalleryUnavailable
 from service.gallery.snapshot import Origin, SnapshotUnusable
@@ -42,21 +44,32 @@ PRUNED_AT_ONCE = 4096
 _log = logging.getLogger(__name__)
 
 
-def open_index(store: Store, model: Model) -> Index:
-    """The index of all that is stored. Raises what reading the database raises, and nothing about snapshots."""
-    index = _from_snapshot(store, model)
+def open_index(store: Store, model: Model, searching: Searching) -> Index:
+    """The index of all that is stored.
+
+    Raises GalleryUnavailable when that does not fit into memory, and what reading the database raises; nothing about
+    snapshots.
+    """
+    index = _from_snapshot(store, model, searching)
     if index is None:
-        index = Index(model.dim)
+        index = _empty(store, model, searching)
         index.reserve(store.count())
         for chunk in store.load():
             index.load(chunk.entries, chunk.vectors, chunk.sound)
     return index
 
 
-def _from_snapshot(store: Store, model: Model) -> Index | None:
+def _empty(store: Store, model: Model, searching: Searching) -> Index:
+    if searching.in_memory:
+        require_memory(store.count(), model.dim)
+        return Index(model.dim, searching.threads)
+    return Index(model.dim, searching.threads, store.database.folder.path)
+
+
+def _from_snapshot(store: Store, model: Model, searching: Searching) -> Index | None:
     folder = store.database.folder
     try:
-        index, behind, erased = _load(store, model)
+        index, behind, erased = _load(store, model, searching)
     except FileNotFoundError:
         return None
     except (SnapshotUnusable, OSError, ValueError, KeyError, TypeError) as error:
@@ -70,9 +83,9 @@ def _from_snapshot(store: Store, model: Model) -> Index | None:
     return index
 
 
-def _load(store: Store, model: Model) -> tuple[Index, int, bool]:
+def _load(store: Store, model: Model, searching: Searching) -> tuple[Index, int, bool]:
     """The index, how many changes its snapshot was behind, and whether the snapshot has crops that are erased."""
-    index = Index(model.dim)
+    index = _empty(store, model, searching)
     with snapshot.reading(store.database.folder.path / SNAPSHOT_NAME) as found:
         with store.database.reading() as connection:
             accepted = connection.execute("SELECT sequence, token FROM snapshot").fetchone()

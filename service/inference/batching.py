@@ -1,4 +1,4 @@
-"""The bounded queue, and the one supervised thread that owns the engine.
+"""The bounded queue, and the one supervised thread that hands batches to the engine.
 
 There is no timer: whenever the engine is free the thread takes what is queued, so a lone image waits for
 nothing and a crowd is batched. Admission counts images; what fails, fails alone. An engine that breaks is
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import queue
 import threading
 import time
 from collections import Counter, deque
@@ -20,8 +21,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.engine import Engine, EngineError, check, give_way, self_test
+from service.inference.engine import Engine, EngineError, check, self_test
 from service.inference.outcomes import Embedded, EmbeddingFailed, Outcome, Outcomes, QueueFull, TooLate, WorkerStopped
+from service.priority import give_way
 
 logger = logging.getLogger(__name__)
 
@@ -41,19 +43,58 @@ class _Item:
     queued: float = field(default_factory=time.perf_counter)
 
     def settle(self, outcome: Outcome | WorkerStopped) -> None:
-        """Hands the outcome to the event loop; the loop may be gone when the process is stopping."""
-        try:
-            self.future.get_loop().call_soon_threadsafe(self._settle, outcome)
-        except RuntimeError:
-            logger.debug("an embedding came after its event loop had closed")
-
-    def _settle(self, outcome: Outcome | WorkerStopped) -> None:
+        """For the event loop's thread."""
         if self.future.done():
             return
         if isinstance(outcome, WorkerStopped):
             self.future.set_exception(outcome)
         else:
             self.future.set_result(outcome)
+
+
+def _settle(items: Sequence[_Item], outcomes: Sequence[Outcome | WorkerStopped]) -> None:
+    """Hands outcomes to the event loop, together: what waits for a batch goes on in the same turn of the loop."""
+
+    def settle() -> None:
+        for item, outcome in zip(items, outcomes, strict=True):
+            item.settle(outcome)
+
+    if not items:
+        return
+    try:
+        items[0].future.get_loop().call_soon_threadsafe(settle)
+    except RuntimeError:  # the loop may be gone when the process is stopping
+        logger.debug("embeddings came after their event loop had closed")
+
+
+class Feed:
+    """The crops of one request on their way through the engine; for the event loop's thread."""
+
+    def __init__(self, enqueue: Callable[[_Item], None], attention: bool) -> None:
+        self._enqueue = enqueue
+        self._attention = attention
+        self._items: dict[int, _Item] = {}
+        self._dropped = False
+
+    def add(self, place: int, crop: NDArray[np.uint8]) -> None:
+        """Queues a crop [H, W, 3]; `place` orders the outcomes. Raises WorkerStopped."""
+        if self._dropped:
+            return
+        item = _Item(crop, self._attention, asyncio.get_running_loop().create_future())
+        self._enqueue(item)
+        self._items[place] = item
+
+    async def outcomes(self) -> Outcomes:
+        """What became of the crops that were added, at least one, by place. Raises what `BatchWorker.embed` does."""
+        items = [self._items[place] for place in sorted(self._items)]
+        outcomes = await _all_in_time([item.future for item in items])
+        return _timed(min(item.queued for item in items), outcomes)
+
+    def drop(self) -> None:
+        """Nobody waits for them any more, nor for those that are still added."""
+        self._dropped = True
+        for item in self._items.values():
+            item.future.cancel()
 
 
 class BatchWorker:
@@ -74,7 +115,9 @@ class BatchWorker:
         self._error: str | None = None
         self._failed_in_a_row = 0
         self._proven = True  # the engine was tested when it was loaded, or has embedded something since
-        self._running_since: float | None = None
+        self._running: dict[object, float] = {}  # since when each batch that the engine has runs
+        self._batches_out = 0
+        self._broken: BaseException | None = None
         self._rate = max(engine.images_per_second, 1e-3)
         self._admitted = 0
         self._items: deque[_Item] = deque()
@@ -89,8 +132,8 @@ class BatchWorker:
             return f"the inference thread is not running: {self._error}"
         if not self._thread.is_alive() or self._stopping:
             return "the inference thread is not running: it was stopped"
-        since = self._running_since
-        if since is not None and (seconds := time.perf_counter() - since) > HANG_SECONDS:
+        since = min(list(self._running.values()), default=math.inf)
+        if (seconds := time.perf_counter() - since) > HANG_SECONDS:
             return f"the device hangs: the model has been at one batch for {seconds:.0f} s"
         return None
 
@@ -150,18 +193,28 @@ class BatchWorker:
         Raises WorkerStopped, and TooLate after `DEADLINE_SECONDS` in which none of them came out. Then, and
         when the awaiting task is cancelled, what the thread has not taken yet is dropped.
         """
-        loop = asyncio.get_running_loop()
-        items = [_Item(crop, attention, loop.create_future()) for crop in crops]
+        with self.feed(attention) as feed:
+            for place, crop in enumerate(crops):
+                feed.add(place, crop)
+            return await feed.outcomes()
+
+    @contextmanager
+    def feed(self, attention: bool = False) -> Iterator[Feed]:
+        """Takes the crops of a request one by one, so that the first are embedded while others are decoded.
+
+        At the end of the block, what the thread has not taken yet is dropped.
+        """
+        feed = Feed(self._enqueue, attention)
+        try:
+            yield feed
+        finally:
+            feed.drop()
+
+    def _enqueue(self, item: _Item) -> None:
         with self._changed:
             self._check_alive()
-            self._items.extend(items)
+            self._items.append(item)
             self._changed.notify()
-        try:
-            outcomes = await _all_in_time([item.future for item in items])
-        finally:
-            for item in items:
-                item.future.cancel()
-        return _timed(items[0].queued, outcomes)
 
     def _check_alive(self) -> None:
         trouble = self.trouble
@@ -175,7 +228,7 @@ class BatchWorker:
                 self._loop()
             except BaseException as error:  # Whatever ends the loop, nobody may wait for it for ever.
                 logger.critical("inference broke", exc_info=error)
-                self._fail_all(f"it died of {type(error).__name__}: {error}")
+                self._fail_all(_reason(error))
                 self._renew()
 
     def _fail_all(self, reason: str) -> None:
@@ -184,8 +237,8 @@ class BatchWorker:
             self._error = reason
             left = list(self._items)
             self._items.clear()
-        for item in left:
-            item.settle(WorkerStopped("The inference thread stopped before it came to this image."))
+        stopped = WorkerStopped("The inference thread stopped before it came to this image.")
+        _settle(left, [stopped] * len(left))
 
     def _renew(self) -> None:
         """Loads the engine again until that works or it is time to stop.
@@ -214,26 +267,68 @@ class BatchWorker:
             return self._changed.wait_for(lambda: self._stopping, seconds)
 
     def _loop(self) -> None:
-        while batch := self._take():
-            try:
-                self._run(batch)
-            except BaseException:
-                for item in batch:
-                    item.settle(WorkerStopped("The inference thread stopped while it held this image."))
-                raise
+        """Hands batches to the engine until it breaks, which is raised, or it is time to stop."""
+        handed: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
+        # Of daemons no end of the process waits, however long a device hangs; it would for those of an executor.
+        runners = [
+            threading.Thread(target=self._run_handed, args=(handed,), name="resight-run", daemon=True)
+            for _ in range(self.engine.runs_at_once)
+        ]
+        for runner in runners:
+            runner.start()
+        try:
+            while batch := self._take():
+                handed.put(batch)
+        finally:
+            for _ in runners:
+                handed.put(None)
+            for runner in runners:
+                runner.join()
+
+    def _run_handed(self, handed: queue.SimpleQueue[list[_Item] | None]) -> None:
+        give_way()
+        while batch := handed.get():
+            self._run_or_break(batch)
+
+    def _run_or_break(self, batch: list[_Item]) -> None:
+        try:
+            self._run(batch)
+        except BaseException as error:
+            self._broken, self._error = error, _reason(error)  # before anybody hears of it and asks
+            _settle(batch, [WorkerStopped("The inference thread stopped while it held this image.")] * len(batch))
+        finally:
+            with self._changed:
+                self._batches_out -= 1
+                self._changed.notify()
 
     def _take(self) -> list[_Item]:
-        """Waits for images and takes up to a batch of those still wanted; empty when it is time to stop."""
+        """Waits for images and the engine, and takes up to a batch of those still wanted; empty when it is to stop.
+
+        While the engine runs a batch and could run another, that begins only when it is full: images that wait
+        a little longer are run together.
+        """
         with self._changed:
             while True:
-                batch: list[_Item] = []
-                while self._items and len(batch) < self.max_batch:
-                    item = self._items.popleft()
-                    if not item.future.cancelled():
-                        batch.append(item)
-                if batch or self._stopping:
-                    return batch
+                if self._broken is not None:
+                    broken, self._broken = self._broken, None
+                    raise broken
+                if not self._batches_out or (
+                    self._batches_out < self.engine.runs_at_once and len(self._items) >= self.max_batch
+                ):
+                    batch = self._wanted()
+                    if batch:
+                        self._batches_out += 1
+                    if batch or self._stopping:
+                        return batch
                 self._changed.wait()
+
+    def _wanted(self) -> list[_Item]:
+        batch: list[_Item] = []
+        while self._items and len(batch) < self.max_batch:
+            item = self._items.popleft()
+            if not item.future.cancelled():
+                batch.append(item)
+        return batch
 
     def _run(self, batch: Sequence[_Item]) -> None:
         try:
@@ -246,12 +341,11 @@ class BatchWorker:
                 return
             logger.error("an image failed in the model", exc_info=error)
             self.failures += 1
-            batch[0].settle(EmbeddingFailed())
+            _settle(batch, [EmbeddingFailed()])
             self._doubt()
             return
         self._proven, self._failed_in_a_row = True, 0
-        for item, result in zip(batch, results, strict=True):
-            item.settle(result)
+        _settle(batch, results)
 
     def _doubt(self) -> None:
         """After failures in a row, tests the engine: bad pictures must not stop the service, a bad engine must."""
@@ -261,12 +355,14 @@ class BatchWorker:
             self._failed_in_a_row = 0
 
     def _infer(self, batch: Sequence[_Item]) -> list[Embedded]:
-        self._running_since = started = time.perf_counter()
+        started = time.perf_counter()
         attention = any(item.attention for item in batch)
+        run = object()
+        self._running[run] = started
         try:
             inference = self.engine.run(np.stack([item.crop for item in batch]), attention)
         finally:
-            self._running_since = None
+            del self._running[run]
         check(inference, len(batch), self.engine.info)
         if attention and inference.attention is None:
             raise EngineError("The model gave no attention.")
@@ -279,6 +375,10 @@ class BatchWorker:
         maps = (one if item.attention else None for item, one in zip(batch, found, strict=True))
         rows = zip(inference.embeddings, maps, strict=True)
         return [Embedded(embedding, weights, started, finished) for embedding, weights in rows]
+
+
+def _reason(error: BaseException) -> str:
+    return f"it died of {type(error).__name__}: {error}"
 
 
 async def _all_in_time(futures: Sequence[asyncio.Future[Outcome]]) -> list[Outcome]:

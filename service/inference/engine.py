@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,15 +16,17 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from service.inference.lanes import Lanes
 from service.inference.model import (
     ATTENTION,
     EMBEDDING,
     INPUT,
     ModelFile,
     ModelInfo,
-    draw_pattern,
     forbid_external_data,
 )
+from service.inference.pattern import draw_pattern
+from service.priority import give_way
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 
-NICENESS = 4  # four tenths of the weight of a thread that answers requests
 SELF_TEST_COSINE = 0.99
 MAX_BATCH_CPU = 16
 MAX_BATCH_GPU = 64
@@ -52,7 +52,11 @@ class Inference:
 
 
 class Engine(Protocol):
-    """Turns crops into embeddings. Not thread-safe: one thread owns it."""
+    """Turns crops into embeddings, by as many threads at once as it says."""
+
+    @property
+    def runs_at_once(self) -> int:
+        """How many `run` may be under way."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -70,14 +74,12 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """An ONNX Runtime session that runs in the sizes 1, 2, 4 ... `max_batch` only, all of them warmed.
+    """An ONNX Runtime session that runs up to `max_batch` crops at a time."""
 
-    Every new batch shape costs a search for kernels and memory; a few fixed shapes cost it at start.
-    """
-
-    def __init__(self, info: ModelInfo, session: onnxruntime.InferenceSession, max_batch: int) -> None:
+    def __init__(self, info: ModelInfo, session: onnxruntime.InferenceSession | Lanes, max_batch: int) -> None:
         self.info = info
         self.provider: str = session.get_providers()[0]
+        self.runs_at_once = session.runs_at_once if isinstance(session, Lanes) else 1
         self.max_batch = max_batch
         self.images_per_second = 0.0
         self._session = session
@@ -85,22 +87,18 @@ class OnnxEngine:
     def run(self, crops: NDArray[np.uint8], attention: bool = False) -> Inference:
         """Embeds crops [N, H, W, 3], N >= 1; raises whatever ONNX Runtime raises."""
         wanted = [EMBEDDING, ATTENTION] if attention else [EMBEDDING]
-        runs = []
-        start = 0
-        for size in split(len(crops), self.max_batch):
-            runs.append(self._session.run(wanted, {INPUT: crops[start : start + size]}))
-            start += size
+        starts = range(0, len(crops), self.max_batch)
+        runs = [self._session.run(wanted, {INPUT: crops[start : start + self.max_batch]}) for start in starts]
         outputs = [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         return Inference(outputs[0], outputs[1] if attention else None)
 
     def warm_up(self) -> None:
-        """Runs every batch size, with and without attention, and measures the rate of the largest.
+        """Runs a lone crop and the largest batch, with and without attention, and measures the rate of the latter.
 
         Raises EngineError when one of them fails.
         """
         pattern = draw_pattern(self.info.height, self.info.width)
-        size = 1
-        while size <= self.max_batch:
+        for size in sorted({1, self.max_batch}):
             batch = np.repeat(pattern[None], size, axis=0)
             try:
                 self.run(batch, attention=True)
@@ -108,113 +106,79 @@ class OnnxEngine:
                 self.run(batch)
             except Exception as error:  # too little memory, for example
                 raise EngineError(f"{self.info.path} fails on {self.provider} at {size} images: {error}") from error
-            size *= 2
         self.images_per_second = self.max_batch / max(time.perf_counter() - started, 1e-6)
 
 
-def split(count: int, largest: int) -> list[int]:
-    """Cuts `count` images into powers of two up to `largest`, itself one: 13 -> [8, 4, 1]."""
-    sizes = []
-    while count:
-        size = min(largest, 1 << (count.bit_length() - 1))
-        sizes.append(size)
-        count -= size
-    return sizes
-
-
-def load_engine(file: ModelFile, device: str, threads: int, max_batch: int | None = None) -> OnnxEngine:
+def load_engine(
+    file: ModelFile, device: str, threads: int, max_batch: int | None = None, cache: Path | None = None
+) -> OnnxEngine:
     """Loads, verifies, warms and self-tests the model on `device`: auto, cpu, cuda or tensorrt.
 
     `auto` takes CUDA where it really runs and the CPU otherwise; the others run there or raise
-    EngineError. `threads` serve one operator on the CPU. `max_batch` is a power of two.
+    EngineError. `threads` serve one operator on the CPU. `max_batch` is a power of two. `cache` is a folder for what a
+    GPU's start makes, so that the next one is quicker.
     """
     match device:
         case "cpu":
-            return _load(file, CPU, threads, max_batch)
+            return _load_cpu(file, threads, max_batch or MAX_BATCH_CPU)
         case "cuda":
-            return _load(file, CUDA, threads, max_batch)
+            return _load_gpu(file, CUDA, threads, max_batch, cache)
         case "tensorrt":
-            return _load(file, TENSORRT, threads, max_batch)
+            return _load_gpu(file, TENSORRT, threads, max_batch, cache)
         case "auto":
             if CUDA in onnxruntime.get_available_providers():
                 try:
-                    return _load(file, CUDA, threads, max_batch)
+                    return _load_gpu(file, CUDA, threads, max_batch, cache)
                 except EngineError as error:
                     logger.warning("CUDA is installed but does not run; using the CPU", extra={"reason": str(error)})
-            return _load(file, CPU, threads, max_batch)
+            return _load_cpu(file, threads, max_batch or MAX_BATCH_CPU)
     raise EngineError(f"There is no device {device!r}; choose auto, cpu, cuda or tensorrt.")
 
 
-def _load(file: ModelFile, provider: str, threads: int, max_batch: int | None) -> OnnxEngine:
-    largest = max_batch or (MAX_BATCH_CPU if provider == CPU else MAX_BATCH_GPU)
-    with tempfile.TemporaryDirectory(prefix="resight-") as folder:
-        session = _session(file, provider, threads, largest, Path(folder))
-        engine = OnnxEngine(file.info, session, largest)
-        _verify_provider(session, provider)
-        self_test(engine)
-        if provider != CPU:
-            _verify_nodes(Path(session.end_profiling()), provider)
+def _load_cpu(file: ModelFile, threads: int, max_batch: int) -> OnnxEngine:
+    engine = OnnxEngine(file.info, Lanes(partial(open_session, file, [CPU]), threads), max_batch)
+    self_test(engine)
     engine.warm_up()
     return engine
 
 
-def _session(
-    file: ModelFile, provider: str, threads: int, max_batch: int, folder: Path
-) -> onnxruntime.InferenceSession:
+def _load_gpu(file: ModelFile, provider: str, threads: int, max_batch: int | None, cache: Path | None) -> OnnxEngine:
     available = onnxruntime.get_available_providers()
     if provider not in available:
         raise EngineError(
             f"This ONNX Runtime has no {provider}, only {', '.join(available)};"
             " install resight[gpu] instead of resight[cpu], or set RESIGHT_DEVICE=cpu."
         )
-    if provider != CPU:
-        onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip put them
+    from service.inference.gpu import load_gpu  # which builds on this module
+
+    return load_gpu(file, provider, threads, max_batch or MAX_BATCH_GPU, cache)
+
+
+def open_session(
+    file: ModelFile, providers: Sequence[Any], threads: int, profiles: Path | None = None
+) -> onnxruntime.InferenceSession:
+    """A session on the first of `providers`, as ONNX Runtime takes them; raises EngineError.
+
+    Into a folder `profiles`, it writes who runs what.
+    """
     options = onnxruntime.SessionOptions()
     forbid_external_data(options)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning threads win nothing measurable here and take the cores from decoding and search.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_profiling = provider != CPU
-    options.profile_file_prefix = str(folder / "profile")
+    # Threads spin while they wait for each other within a run; between runs, the cores belong to decoding and search.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profiles is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profiles / "profile")
     try:
-        providers = _providers(file.info, provider, max_batch)
         with ThreadPoolExecutor(1, initializer=give_way) as thread:  # ONNX Runtime's threads inherit its priority
             return thread.submit(onnxruntime.InferenceSession, file.content, options, providers=providers).result()
     except Exception as error:  # ONNX Runtime's own errors share no base class.
+        provider = providers[0] if isinstance(providers[0], str) else providers[0][0]
         raise EngineError(f"{file.info.path} does not load on {provider}: {error}") from error
 
 
-def give_way() -> None:
-    """Puts this thread, and those that it starts, below the main one: requests are answered before images are embedded.
-
-    Without it, a service under overload refuses late, because the model has all the cores. Linux alone knows
-    priorities of threads; elsewhere nothing happens. A thread that has given way already stays where it is.
-    """
-    if sys.platform == "linux":
-        above = os.getpriority(os.PRIO_PROCESS, os.getpid())
-        os.setpriority(os.PRIO_PROCESS, 0, max(above + NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
-
-
-def _providers(info: ModelInfo, provider: str, max_batch: int) -> list[Any]:
-    """The provider with its options, and the CPU for what little it leaves over (shapes, for example)."""
-    match provider:
-        case "CUDAExecutionProvider":
-            # HEURISTIC: an exhaustive search for kernels takes seconds for each shape and wins nothing.
-            return [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU]
-        case "TensorrtExecutionProvider":
-            size = f"{info.height}x{info.width}x3"
-            options = {
-                "trt_fp16_enable": "1",
-                "trt_profile_min_shapes": f"{INPUT}:1x{size}",
-                "trt_profile_opt_shapes": f"{INPUT}:{max_batch}x{size}",
-                "trt_profile_max_shapes": f"{INPUT}:{max_batch}x{size}",
-            }
-            return [(TENSORRT, options), (CUDA, {}), CPU]
-    return [CPU]
-
-
-def _verify_provider(session: onnxruntime.InferenceSession, wanted: str) -> None:
+def verify_provider(session: onnxruntime.InferenceSession, wanted: str) -> None:
     """ONNX Runtime falls back in silence when a provider's libraries do not load."""
     got = session.get_providers()[0]
     if got != wanted:
@@ -224,7 +188,7 @@ def _verify_provider(session: onnxruntime.InferenceSession, wanted: str) -> None
         )
 
 
-def _verify_nodes(profile: Path, wanted: str) -> None:
+def verify_nodes(profile: Path, wanted: str) -> None:
     """A provider may be there and still leave the work to another: asks the profile who ran what."""
     ran = providers_of(json.loads(profile.read_text()))
     astray = sorted(op for op, providers in ran.items() if "Conv" in op and providers != {wanted})

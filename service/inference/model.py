@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ FORMAT = "resight/1"
 # Choices that the service implements in one way only: another value needs another service.
 FIXED = {"colour": "RGB", "resize": "pillow-bilinear", "distance": "euclidean/2"}
 PRECISIONS = ("fp32", "fp16", "int8")
+SHA256 = re.compile("[0-9a-f]{64}")
 MAX_DEPTH = 32  # of JSON in the metadata, which `GET /model` repeats
 INPUT = "crops"
 EMBEDDING = "embedding"
@@ -45,7 +47,10 @@ class ImpostorCurve:
 
 @dataclass(frozen=True, eq=False)
 class ModelInfo:
-    """What a model file says about itself. `height` and `width` in pixels, `map_*` in positions."""
+    """What a model file says about itself. `height` and `width` in pixels, `map_*` in positions.
+
+    `sha256` is the model's identity: the file's own, or that of the file it was derived from by `derivation`.
+    """
 
     path: Path
     sha256: str
@@ -69,6 +74,7 @@ class ModelInfo:
     test_embedding: NDArray[np.float32]
     created: str
     source_revision: str
+    derivation: str | None
 
     @property
     def positions(self) -> int:
@@ -87,7 +93,12 @@ class ModelFile:
 def read_model(path: Path) -> ModelFile:
     """Reads and verifies the contract of the model at `path`; raises ModelError with the reason."""
     content = _read_bytes(path)
-    session = _plain_session(path, content)
+    return verify_model(path, content)
+
+
+def verify_model(path: Path, content: bytes) -> ModelFile:
+    """The contract of a model that is in memory; `path` is what it is called. Raises ModelError with the reason."""
+    session = plain_session(path, content)
     info = _Fields(path, session.get_modelmeta().custom_metadata_map).info(content)
     _check_tensors(info, session)
     return ModelFile(info, content)
@@ -111,24 +122,7 @@ def _read_bytes(path: Path) -> bytes:
         raise ModelError(f"The model file {path} cannot be read: {error.strerror}.") from error
 
 
-def draw_pattern(height: int, width: int) -> NDArray[np.uint8]:
-    """A drawn figure, uint8 [height, width, 3], whose embedding every model file carries.
-
-    Integer arithmetic only, so that it is the same to the bit wherever it is drawn.
-    """
-    y, x, c = np.ogrid[:height, :width, :3]
-    picture = 96 + 64 * x // width + 32 * y // height + 8 * c
-    torso = (3 * height // 16 <= y) & (y < 9 * height // 16) & (width // 4 <= x) & (x < 3 * width // 4)
-    picture = np.where(torso, np.array([180, 60, 50]) + 20 * (y // 8 % 2), picture)
-    legs = (9 * height // 16 <= y) & (y < 15 * height // 16) & (3 * width // 8 <= x) & (x < 5 * width // 8)
-    picture = np.where(legs, np.array([40, 60, 120]) + 10 * (x // 4 % 2), picture)
-    across = (16 * (x - width // 2)) ** 2 * height**2
-    down = (16 * (y - height // 8)) ** 2 * width**2
-    picture = np.where(across + down < (height * width) ** 2, np.array([210, 170, 140]), picture)
-    return picture.astype(np.uint8)
-
-
-def _plain_session(path: Path, data: bytes) -> onnxruntime.InferenceSession:
+def plain_session(path: Path, data: bytes) -> onnxruntime.InferenceSession:
     """A session that is good for reading only: nothing is optimised."""
     options = onnxruntime.SessionOptions()
     forbid_external_data(options)
@@ -155,9 +149,10 @@ class _Fields:
     def info(self, data: bytes) -> ModelInfo:
         self._check_fixed()
         dim = self.number("embedding_dim")
+        source = self.source("derived_from")
         return ModelInfo(
             path=self.path,
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=source["sha256"] if source else hashlib.sha256(data).hexdigest(),
             name=self.text("name"),
             architecture=self.text("architecture"),
             embedding_dim=dim,
@@ -178,6 +173,7 @@ class _Fields:
             test_embedding=self.vector("test_embedding", dim),
             created=self.time("created"),
             source_revision=self.text("source_revision"),
+            derivation=source["derivation"] if source else None,
         )
 
     def _check_fixed(self) -> None:
@@ -232,6 +228,14 @@ class _Fields:
         if deeper_than(value, MAX_DEPTH):
             raise self.error(field, "nests too deep")
         return value
+
+    def source(self, field: str) -> dict[str, str] | None:
+        value = self.json_object(field)
+        if value is None:
+            return None
+        if not (isinstance(value.get("derivation"), str) and SHA256.fullmatch(str(value.get("sha256")))):
+            raise self.error(field, "needs the sha256 of a file and the derivation from it")
+        return {"sha256": value["sha256"], "derivation": value["derivation"]}
 
     def curve(self, field: str) -> ImpostorCurve | None:
         value = self.json_object(field)

@@ -13,8 +13,8 @@ from PIL import Image
 from service.inference.engine import load_engine
 from service.inference.images import decode_crop
 from service.inference.model import FORMAT as KNOWN_FORMAT
-from service.inference.model import draw_pattern as service_pattern
 from service.inference.model import read_model
+from service.inference.pattern import draw_pattern as service_pattern
 from training.data.images import to_crop
 from training.modelfile.pattern import draw_pattern
 from training.retrieval.onnx_model import FORMAT as WRITTEN_FORMAT

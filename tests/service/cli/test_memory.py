@@ -37,3 +37,13 @@ def test_crops_that_are_let_go_take_no_memory_though_small_things_stay() -> None
     before, full, after = map(int, script.stdout.split())
     assert full - before > 0.5 * CROPS * CROP  # the kernel may count a few pages late
     assert after - before < 0.1 * CROPS * CROP
+
+
+def test_what_the_start_made_is_not_searched_again() -> None:
+    script = (
+        "import gc\nfrom service.cli.memory import settle\nsettle()\nprint(gc.get_freeze_count(), *gc.get_threshold())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    frozen, young, *_ = map(int, done.stdout.split())
+    assert frozen > 1000
+    assert young >= 10_000

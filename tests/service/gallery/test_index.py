@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from service.gallery import rowfile
 from service.gallery.changes import Entry
 from service.gallery.columns import Columns
-from service.gallery.index import ReadWriteLock, Vectors
+from service.gallery.finding import compare_all
+from service.gallery.lock import ReadWriteLock
+from service.gallery.vectors import Vectors
 from tests.service.gallery.cases import crop_id, units
 
 
@@ -24,15 +28,15 @@ def test_vectors_are_kept_bit_for_bit_and_measured_alike_everywhere(dim: int) ->
     vectors.append(data[100:])
     query = units(rng, 1, dim)[0]
     everywhere = np.arange(130)
-    squared = vectors.squared(query, everywhere)
+    squared = vectors.measure(query, everywhere)
     difference = data.astype(np.float64) - query
     np.testing.assert_allclose(squared, (difference**2).sum(axis=1), rtol=1e-5)
     assert len(set(squared[[5, 8, 77, 129]].tolist())) == 1
     for start in range(0, 130, 13):
-        alone = np.concatenate([vectors.squared(query, everywhere[i : i + 1]) for i in range(start, start + 13)])
+        alone = np.concatenate([vectors.measure(query, everywhere[i : i + 1]) for i in range(start, start + 13)])
         np.testing.assert_array_equal(alone, squared[start : start + 13])
     for row in (3, 8, 100):
-        assert vectors.squared(data[row].astype(np.float32), np.array([row])) == 0
+        assert vectors.measure(data[row].astype(np.float32), np.array([row])) == 0
 
 
 def test_vectors_searched_dropped_and_replaced() -> None:
@@ -57,6 +61,55 @@ def test_vectors_searched_dropped_and_replaced() -> None:
         assert len(vectors.search(query, 1000, mask)[0]) == len(allowed)
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("dim", [1, 7, 64, 2048])
+def test_comparing_many_queries_is_as_true_as_it_says(tmp_path: Path, dim: int, on_disk: bool) -> None:
+    rng = np.random.default_rng(dim)
+    data = units(rng, 2100, dim).astype(np.float16)  # more than two blocks
+    vectors = Vectors(dim, folder=tmp_path if on_disk else None)
+    vectors.append(data[:1000])
+    vectors.append(data[1000:])
+    keep = rng.random(len(data)) < 0.9
+    vectors.keep(keep)
+    data = data[keep]
+    data[7] = data[5]
+    vectors.replace(7, data[5])
+    queries = np.concatenate([units(rng, 5, dim), data[:2].astype(np.float32)])
+    mask = rng.random(len(data)) < 0.3
+    masks = [None, mask, None, mask, None, mask, None]
+    for query, mine, found in zip(queries, masks, compare_all(vectors, queries, masks), strict=True):
+        squared = ((data.astype(np.float64) - query) ** 2).sum(axis=1)
+        allowed = np.arange(len(data)) if mine is None else np.flatnonzero(mine)
+        expected = np.sort(squared[allowed])
+        for k in (1, 10, len(data)):
+            positions, near = found.nearest(k)
+            assert len(positions) == min(k, len(allowed))
+            assert set(positions.tolist()) <= set(allowed.tolist())
+            assert np.all(np.abs(near - squared[positions]) <= found.error)
+            assert np.all(np.abs(near - expected[: len(near)]) <= 2 * found.error)
+            assert np.all(np.diff(near) >= 0)
+
+
+def test_vectors_in_a_file_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rowfile, "MOST_MAPPED", 1 << 20)
+    rng = np.random.default_rng(3)
+    data = units(rng, 5000, 64).astype(np.float16)
+    memory, file = Vectors(64), Vectors(64, folder=tmp_path)
+    file.reserve(10)
+    keep = rng.random(5000) < 0.6
+    for vectors in (memory, file):
+        for start in range(0, 5000, 700):
+            vectors.append(data[start : start + 700])
+        vectors.keep(keep)
+        vectors.append(data[:50])
+        vectors.replace(3, data[7])
+    some = rng.integers(len(memory), size=3000)
+    query = units(rng, 1, 64)[0]
+    np.testing.assert_array_equal(file.stored(some), memory.stored(some))
+    np.testing.assert_array_equal(file.measure(query, some), memory.measure(query, some))
+    assert not list(tmp_path.iterdir())  # nothing to be left behind
+
+
 def test_what_was_reserved_is_never_moved() -> None:
     data = units(np.random.default_rng(2), 130).astype(np.float16)
 
@@ -64,7 +117,7 @@ def test_what_was_reserved_is_never_moved() -> None:
         found = set()
         for part in (data[:100], data[100:]):
             vectors.append(part)
-            found.add(int(vectors._faiss.codes.data()))
+            found.add(int(vectors._rows.view().ctypes.data))
         return found
 
     reserved = Vectors(16)
@@ -73,7 +126,7 @@ def test_what_was_reserved_is_never_moved() -> None:
     assert len(places(reserved)) == 1
     assert len(places(Vectors(16))) == 2  # what reserving spares
     everywhere = np.arange(130)
-    np.testing.assert_array_equal(reserved.squared(data[5].astype(np.float32), everywhere)[5], 0)
+    np.testing.assert_array_equal(reserved.measure(data[5].astype(np.float32), everywhere)[5], 0)
     assert reserved.search(data[120].astype(np.float32), 1, None)[0] == 120
 
 
@@ -87,7 +140,7 @@ def test_columns_in_reserved_room() -> None:
     assert columns._row._buffer is room
     assert columns.row.tolist() == [1, 2, 4]
     columns.append([Entry(5, crop_id(5), "p5", "c1", 0)], np.ones(1, np.bool_))
-    assert [columns.crop(n).identity for n in range(4)] == ["p1", "p2", "p4", "p5"]
+    assert [crop.identity for crop in columns.crops(np.arange(4))] == ["p1", "p2", "p4", "p5"]
 
 
 def test_readers_share_and_a_waiting_writer_goes_first() -> None:

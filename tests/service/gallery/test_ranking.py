@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.gallery import index, ranking
 from service.gallery.ranking import Candidates, ImpostorCurve
-from service.gallery.records import Answer, Filters, InvalidEmbedding, Labels, NewCrop, QueryOptions
+from service.gallery.records import Answer, Filters, InvalidEmbedding, Labels, NewCrop, Probe, QueryOptions
 from tests.service.gallery.cases import (
     START,
     Ranked,
@@ -116,26 +117,30 @@ def _normalised(vector: NDArray[np.float32] | None) -> NDArray[np.float32]:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-class NoisyIndex:
-    """An index whose search is as wrong as float32 may make it, and then some order among equals."""
+class Noisy:
+    """Finds as wrongly as it says, and then in some order among equals."""
 
-    def __init__(self, vectors: NDArray[np.float32], rng: np.random.Generator) -> None:
-        self._vectors = vectors
-        self._rng = rng
-        self.dim = vectors.shape[1]
+    exact = True
 
-    def squared(self, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        difference = self._vectors[positions] - query
-        return np.asarray(np.einsum("ij,ij->i", difference, difference), np.float32)
+    def __init__(self, squared: NDArray[np.float32], mask: NDArray[np.bool_], rng: np.random.Generator) -> None:
+        self.error = 0.01
+        self._positions = np.flatnonzero(mask)
+        self._found = squared[mask] + self.error * rng.uniform(-1, 1, len(self._positions))
 
-    def search(
-        self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        positions = np.flatnonzero(mask)
-        noise = 1 + (self.dim + 2) * ranking.UNIT_ROUNDOFF * self._rng.uniform(-1, 1, len(positions))
-        found = self.squared(query, positions) * noise
-        order = np.argsort(found)[:k]
-        return positions[order], found[order].astype(np.float32)
+    def nearest(self, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        order = np.argsort(self._found)[:k]
+        return self._positions[order], self._found[order].astype(np.float32)
+
+
+@dataclass
+class Crops:
+    """Identities' codes and crop ids, for ranking."""
+
+    identity: NDArray[np.int32]
+    crop_id: NDArray[np.bytes_]
+
+    def members(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.flatnonzero(np.isin(self.identity, codes))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -143,7 +148,6 @@ def test_rounding_in_the_search_changes_nothing(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(ranking, "FIRST_FETCH", 2)
     rng = np.random.default_rng(seed)
     vectors = lattice(rng, 300, 16)
-    noisy = NoisyIndex(vectors, rng)
     identity = rng.integers(-1, 40, 300).astype(np.int32)
     names = np.array([crop_id(int(n)) for n in rng.permutation(300)], "S36")
     mask = rng.random(300) < 0.7
@@ -155,7 +159,10 @@ def test_rounding_in_the_search_changes_nothing(monkeypatch: pytest.MonkeyPatch,
     query = lattice(rng, 1, 16)[0]
     expected = rank_by_loops(query, crops, Filters())
     top_k = int(rng.integers(1, 12))
-    candidates = ranking.rank(noisy, query, mask, identity, names, top_k)
+    squared = np.asarray(((vectors - query) ** 2).sum(axis=1), np.float32)
+    noisy = Noisy(squared, mask, rng)
+    crops_of = Crops(identity, names)
+    candidates = ranking.rank(noisy, squared.__getitem__, crops_of, mask, int(mask.sum()), top_k)
     assert len(candidates) >= min(top_k, len(expected))
     for place in range(min(top_k, len(expected))):
         positions, _ = candidates.crops(place)
@@ -163,11 +170,34 @@ def test_rounding_in_the_search_changes_nothing(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_nothing_to_rank() -> None:
-    rng = np.random.default_rng(0)
-    vectors = units(rng, 5)
-    identity, names = np.zeros(5, np.int32), np.array([crop_id(n) for n in range(5)], "S36")
-    none = np.zeros(5, np.bool_)
-    assert len(ranking.rank(NoisyIndex(vectors, rng), vectors[0], none, identity, names, 3)) == 0
+    none, squared = np.zeros(5, np.bool_), np.zeros(5, np.float32)
+    crops = Crops(np.zeros(5, np.int32), np.array([crop_id(n) for n in range(5)], "S36"))
+    noisy = Noisy(squared, none, np.random.default_rng(0))
+    assert len(ranking.rank(noisy, squared.__getitem__, crops, none, 0, 3)) == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_queries_asked_together_are_answered_as_alone(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    draw = lattice if seed % 2 else units
+    crops = [new_crop(n, v, random_labels(rng, 40)) for n, v in enumerate(draw(rng, 1500, 64))]
+    with open_gallery(tmp_path, 64, match_distance=0.5) as gallery:
+        gallery.enrol(crops)
+        for crop in crops[::7]:
+            gallery.delete(crop.crop_id)
+        probes = [
+            Probe(
+                draw(rng, int(rng.integers(1, 4)), 64),
+                QueryOptions(int(rng.integers(1, 30)), int(rng.integers(5)), random_filters(rng, 40)),
+            )
+            for _ in range(20)
+        ]
+        probes.insert(7, Probe(np.zeros((1, 64), np.float32)))
+        together = gallery.query_all(probes)
+        assert isinstance(together.pop(7), InvalidEmbedding)
+        assert together == [gallery.query(probe.embeddings, probe.options) for probe in probes[:7] + probes[8:]]
+        few = gallery.query_all(probes[:3])  # so few are searched one by one
+        assert few == together[:3]
 
 
 def test_max_distance_bounds_identities_and_crops(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from onnx.external_data_helper import set_external_data
 
-from service.inference.model import ModelError, ModelFile, draw_pattern, read_model
+from service.inference.model import ModelError, ModelFile, read_model
+from service.inference.pattern import draw_pattern
 from tests.tiny_model import DIM, HEIGHT, METADATA, WIDTH, write_tiny_model
 
 

@@ -8,34 +8,45 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from numpy.typing import NDArray
 
-from service.inference import engine
+from service import priority
 from service.inference.engine import (
     EngineError,
     Inference,
-    _verify_nodes,
     check,
-    give_way,
     load_engine,
     providers_of,
-    split,
+    verify_nodes,
 )
+from service.inference.lanes import parts_of
 from service.inference.model import ModelFile, ModelInfo, read_model
 from tests.tiny_model import DIM, HEIGHT, POSITIONS, WIDTH, write_tiny_model
 
 
-@pytest.mark.parametrize(
-    ("count", "largest", "sizes"),
-    [(1, 16, [1]), (13, 16, [8, 4, 1]), (37, 16, [16, 16, 4, 1]), (5, 1, [1] * 5), (64, 64, [64])],
-)
-def test_batches_are_cut_into_powers_of_two(count: int, largest: int, sizes: list[int]) -> None:
-    assert split(count, largest) == sizes
+@pytest.mark.parametrize("lanes", [1, 2, 3, 16])
+def test_parts_shrink_and_none_is_lost(lanes: int) -> None:
+    assert parts_of(16, 2) == [4, 4, 2, 2, 1, 1, 1, 1]
+    for count in range(1, 130):
+        parts = parts_of(count, lanes)
+        assert sum(parts) == count
+        assert parts == sorted(parts, reverse=True)
+        assert parts[-1] == 1
+
+
+def test_lanes_embed_as_one_thread_does(model_file: ModelFile) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (37, HEIGHT, WIDTH, 3), np.uint8)
+    alone = load_engine(model_file, "cpu", threads=1, max_batch=16).run(crops, attention=True)
+    lanes = load_engine(model_file, "cpu", threads=3, max_batch=16)
+    with ThreadPoolExecutor(lanes.runs_at_once) as threads:
+        for both in threads.map(lambda _: lanes.run(crops, attention=True), range(4)):
+            np.testing.assert_allclose(both.embeddings, alone.embeddings, atol=1e-6)
+            assert both.attention is not None
+            assert alone.attention is not None
+            np.testing.assert_allclose(both.attention, alone.attention, atol=1e-6)
 
 
 def test_it_embeds_whatever_the_number(model_file: ModelFile) -> None:
@@ -83,43 +94,6 @@ def test_what_was_verified_is_what_runs(tmp_path: Path) -> None:
     assert load_engine(file, "cpu", threads=1).info is file.info
 
 
-class SmallCard:
-    """A session that says it is CUDA's, and has no memory for more than four images."""
-
-    def __init__(self, file: ModelFile, profile: Path) -> None:
-        self._session = onnxruntime.InferenceSession(file.content, providers=[CPU])
-        self._profile = profile
-
-    def get_providers(self) -> list[str]:
-        return [CUDA, CPU]
-
-    def end_profiling(self) -> str:
-        self._profile.write_text(json.dumps([node("Conv", CUDA)]))
-        return str(self._profile)
-
-    def run(self, wanted: list[str], inputs: dict[str, NDArray[np.uint8]]) -> Any:
-        if len(inputs["crops"]) > 4:
-            raise RuntimeError("out of memory")
-        return self._session.run(wanted, inputs)
-
-
-def test_a_device_that_fails_in_the_warm_up_is_an_error_and_auto_takes_the_cpu(
-    model_file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def session(file: ModelFile, provider: str, *rest: Any) -> Any:
-        return SmallCard(file, tmp_path / "profile") if provider == CUDA else real_session(file, provider, *rest)
-
-    real_session = engine._session
-    monkeypatch.setattr(engine, "_session", session)
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-    with pytest.raises(EngineError, match="at 8 images: out of memory"):
-        load_engine(model_file, "cuda", threads=1)
-    assert load_engine(model_file, "cuda", threads=1, max_batch=4).provider == CUDA
-    with caplog.at_level("WARNING", "service.inference.engine"):
-        assert load_engine(model_file, "auto", threads=1).provider == CPU
-    assert "out of memory" in vars(caplog.records[-1])["reason"]
-
-
 def node(op: str, provider: str) -> dict[str, object]:
     return {"cat": "Node", "args": {"op_name": op, "provider": provider}}
 
@@ -143,10 +117,10 @@ def test_the_profile_says_where_convolutions_ran(
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(events))
     if complaint is None:
-        _verify_nodes(profile, CUDA)
+        verify_nodes(profile, CUDA)
         return
     with pytest.raises(EngineError, match=complaint):
-        _verify_nodes(profile, CUDA)
+        verify_nodes(profile, CUDA)
 
 
 def test_a_real_profile_is_understood(model_path: Path, tmp_path: Path) -> None:
@@ -191,11 +165,11 @@ def test_a_thread_gives_way_to_the_main_one_and_once_is_enough() -> None:
     def priorities() -> list[int]:
         seen = []
         for _ in range(3):
-            give_way()
+            priority.give_way()
             seen.append(os.getpriority(os.PRIO_PROCESS, 0))
         return seen
 
     main = os.getpriority(os.PRIO_PROCESS, os.getpid())
     with ThreadPoolExecutor(1) as thread:
-        assert thread.submit(priorities).result() == [min(main + engine.NICENESS, 19)] * 3
+        assert thread.submit(priorities).result() == [min(main + priority.NICENESS, 19)] * 3
     assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == main

@@ -207,6 +207,7 @@ class Failing:
     def __init__(self, engine: OnnxEngine, runs: int) -> None:
         self._engine, self._left = engine, runs
         self.info, self.provider, self.images_per_second = engine.info, engine.provider, 1.0
+        self.runs_at_once = 1
 
     def run(self, crops: NDArray[np.uint8], attention: bool = False) -> Inference:
         self._left -= 1

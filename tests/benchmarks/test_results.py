@@ -1,0 +1,103 @@
+"""Results keep what was measured, say it briefly, and are not measured twice."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import BenchmarkError, results
+from benchmarks.results import Figure, Pivot, Results, arguments, as_numbers, command, digits, peers_option, python_of
+
+
+def some() -> Results:
+    found = Results("question", {"seconds": "1"}, {"processor": "p", "cores": "2", "memory": "1 GiB"}, "abc")
+    found.add("ours", "one", "ms", 3.0)
+    found.add("ours", "one", "ms", 1.0, 2.0)
+    found.add("theirs", "one", "ms", 1234.5)
+    found.add("ours", "two", "images/s", 0.01234)
+    found.not_run["absent"] = "not here"
+    return found
+
+
+def test_repeats_are_gathered_and_survive_the_file(tmp_path: Path) -> None:
+    found = some()
+    figure = found.find("ours", "one", "ms")
+    assert figure is not None
+    assert figure.values == (3.0, 1.0, 2.0)
+    assert figure.median == 2.0
+    assert str(figure) == "2.00 (1.00–3.00)"
+    assert found.find("ours", "three", "ms") is None
+    found.write(tmp_path / "new" / "found.json")
+    assert Results.read(tmp_path / "new" / "found.json") == found
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0, "0"), (1234.5, "1,234"), (99.96, "100.0"), (0.01234, "0.0123"), (float("inf"), "inf")]
+)
+def test_three_digits(value: float, said: str) -> None:
+    assert digits(value) == said
+
+
+def test_what_is_more_goes_down() -> None:
+    by_unit = {pivot.unit: pivot for pivot in Pivot.all(some())}
+    assert by_unit["ms"] == Pivot("ms", ("one",), (("ours", ("2.00 (1.00–3.00)",)), ("theirs", ("1,234",))))
+    wide = some()
+    for case in ("three", "four"):
+        wide.add("ours", case, "ms", 1.0)
+    (pivot, _) = Pivot.all(wide)
+    assert pivot.across == ("ours", "theirs")
+    assert pivot.rows[1] == ("three", ("1.00", "–"))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"figures": [{"subject": 1}]}', "[]"])
+def test_a_file_of_something_else_is_said(text: str, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(BenchmarkError, match=r"other.json holds no results"):
+        Results.read(tmp_path / "other.json")
+
+
+def test_a_command_measures_once_where_it_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "code_version", lambda: "abc")
+    runs = []
+
+    def measure(options: argparse.Namespace, found: Results, console: Console) -> None:
+        runs.append(options.repeats)
+        found.add("ours", "one", "ms", 1.0)
+
+    def run(*more: str) -> int:
+        return command("question", arguments("words"), measure, ["--json", str(tmp_path / "found.json"), *more])
+
+    assert run() == run("--resume") == 0
+    assert runs == [3]
+    assert "has it for this host" in " ".join(capsys.readouterr().out.split())
+    assert run("--resume", "--repeats", "5") == 0  # other settings
+    monkeypatch.setattr(results, "code_version", lambda: "abd")
+    assert run("--resume", "--repeats", "5") == 0  # other code
+    assert runs == [3, 5, 5]
+
+
+def test_what_cannot_be_measured_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def measure(*_: object) -> None:
+        raise BenchmarkError("no such thing")
+
+    assert command("question", arguments("words"), measure, []) == 2
+    assert capsys.readouterr().err == "error: no such thing\n"
+
+
+def test_options_of_peers(tmp_path: Path) -> None:
+    options = peers_option(arguments("words"), ["a", "b"]).parse_args(["--peers", str(tmp_path / "python")])
+    assert options.only == ["a", "b"]
+    assert python_of(options, peer=False)
+    with pytest.raises(BenchmarkError, match="make bench"):
+        python_of(options, peer=True)
+    assert as_numbers("1,8,32") == [1, 8, 32]
+
+
+def test_code_has_a_version() -> None:
+    assert results.code_version()
+    assert Figure("ours", "one", "ms", (1.0,)).median == 1

@@ -1,0 +1,84 @@
+"""Queries that wait together are searched together, and fail alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import pytest
+
+from service.api.searching import MOST_TOGETHER, Searches
+from service.gallery.gallery import Gallery
+from service.gallery.records import Answer, InvalidEmbedding, Probe, QueryOptions
+
+
+class Counting:
+    """Answers a query with its `top_k` in `searched`, refuses that of 99, breaks at that of 100."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.batches: list[list[int]] = []
+
+    def query_all(self, probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]:
+        numbers = [probe.options.top_k for probe in probes]
+        self.batches.append(numbers)
+        assert self.gate.wait(10)
+        if 100 in numbers:
+            raise MemoryError
+        return [InvalidEmbedding("refused") if n == 99 else Answer(None, (), n, exact=True) for n in numbers]
+
+
+def probe(number: int) -> Probe:
+    return Probe(np.zeros((1, 4), np.float32), QueryOptions(top_k=number))
+
+
+def test_what_waits_is_searched_at_once_and_fails_alone() -> None:
+    gallery = Counting()
+
+    async def main() -> list[Answer | BaseException]:
+        searches = Searches(cast(Gallery, gallery))
+        first = asyncio.gather(*(searches.answer(probe(n)) for n in range(1, 4)))
+        await asyncio.sleep(0.05)
+        rest = [asyncio.create_task(searches.answer(probe(n))) for n in (*range(4, 4 + MOST_TOGETHER), 99, 100, 7)]
+        await asyncio.sleep(0.05)
+        rest[2].cancel()
+        gallery.gate.set()
+        answers = await first + await asyncio.gather(*rest, return_exceptions=True)
+        searches.close()
+        return answers
+
+    answers = asyncio.run(main())
+    numbers = [*range(1, 4 + MOST_TOGETHER), 99, 100, 7]
+    for number, answer in zip(numbers, answers, strict=True):
+        match number:
+            case 6:
+                assert isinstance(answer, asyncio.CancelledError)
+            case 99:
+                assert isinstance(answer, InvalidEmbedding)
+            case 100:
+                assert isinstance(answer, MemoryError)
+            case _:
+                assert isinstance(answer, Answer)
+                assert answer.searched == number
+    waiting = [n for n in range(4, 4 + MOST_TOGETHER) if n != 6]
+    assert gallery.batches == [[1, 2, 3], waiting, [99, 100, 7], [99], [100], [7]]
+
+
+def test_it_goes_on_after_a_pause() -> None:
+    gallery = Counting()
+    gallery.gate.set()
+
+    async def main() -> None:
+        searches = Searches(cast(Gallery, gallery))
+        for number in (1, 2):
+            assert (await searches.answer(probe(number))).searched == number
+            await asyncio.sleep(0)
+        with pytest.raises(InvalidEmbedding):
+            await searches.answer(probe(99))
+        searches.close()
+
+    asyncio.run(main())
+    assert gallery.batches == [[1], [2], [99]]

@@ -1,0 +1,50 @@
+"""`resight optimize`: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.inference.model import read_model
+from service.jobs import optimize as job
+from tests.service.cli.running import resight
+from tests.tiny_model import write_tiny_model
+
+CROPS = Path(__file__).parents[3] / "examples" / "crops"
+
+
+def test_it_makes_a_file_and_says_how_near_it_is(model_path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "half.onnx"
+    done = resight("optimize", model_path, "--output", target, "--crops", CROPS)
+    assert done.exit_code == 0, done.output
+    assert "24 crops: cosine " in done.stdout
+    assert f"passed: {target} is tiny-colours" in done.stdout
+    assert read_model(target).info.precision == "fp16"
+
+
+def test_a_file_that_embeds_otherwise_is_not_made(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "derive", lambda _: read_model(write_tiny_model(tmp_path / "o.onnx", colours=(1, 9, 1))))
+    done = resight("optimize", model_path, "--output", tmp_path / "half.onnx", "--crops", CROPS)
+    assert done.exit_code == 1
+    assert "failed: " in done.stderr
+    assert not (tmp_path / "half.onnx").exists()
+
+
+def test_what_cannot_be_done_is_one_line(model_path: Path, tmp_path: Path) -> None:
+    done = resight("optimize", tmp_path / "none.onnx", "--output", tmp_path / "half.onnx", "--crops", CROPS)
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert "no model file" in done.stderr
+
+
+def test_ctrl_c_writes_nothing(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "derive", interrupted)
+    done = resight("optimize", model_path, "--output", tmp_path / "half.onnx", "--crops", CROPS)
+    assert done.exit_code == 130
+    assert "Stopped: nothing was written." in done.stderr
