@@ -22,6 +22,7 @@ SMALLEST = 32  # pixels: the network halves a picture five times
 RANGES: dict[str, tuple[float, float]] = {
     "base_width": (4, 1024),
     "embedding_dim": (0, 8192),
+    "instance_norms": (0, 4),
     "height": (SMALLEST, 2048),
     "width": (SMALLEST, 2048),
     "half_size_epochs": (0, MOST_EPOCHS),
@@ -30,11 +31,15 @@ RANGES: dict[str, tuple[float, float]] = {
     "rotation": (0, 180),
     "zoom": (1, 4),
     "translation": (0, 1),
+    "stretch": (0, 0.9),
     "colour": (0, 1),
+    "cast": (0, 1),
+    "grey": (0, 1),
     "blur": (0, 1),
     "erasing": (0, 1),
     "identities": (2, 65_536),
     "shots": (2, 4_096),
+    "recombined": (0, 4_095),
     "margin": (0, math.inf),
     "label_smoothing": (0, 1),
     "distillation": (0, math.inf),
@@ -86,6 +91,7 @@ class Config:
     scale_scores: bool = False
     embedding_dim: int = 0  # 0: the channels of the last map, 2,048 in the paper; else a learnt projection to this
     bnneck: bool = True
+    instance_norms: int = 0  # of stem, layer1 … layer3: how many, from the front, end in an instance norm
     # pictures
     height: int = 256
     width: int = 128
@@ -96,13 +102,17 @@ class Config:
     vertical_flip: float = 0.0
     rotation: float = 0.0  # degrees, either way
     zoom: float = 1.0  # pictures are enlarged by this before they are shifted, so that no border shows
+    stretch: float = 0.0  # how far height and width vary, each by itself: 0.2 is from 0.8 to 1.2
     translation: float = 0.05  # of height and width, either way
     colour: float = 0.0  # how far brightness, contrast and saturation may go: 0.2 is from 0.8 to 1.2
+    cast: float = 0.0  # how far red, green and blue may go, each by itself: 0.2 is from 0.8 to 1.2
+    grey: float = 0.0  # share of the pictures that lose their colours
     blur: float = 0.0  # share of the pictures
     erasing: float = 0.5
     # batches and losses
     identities: int = 16
     shots: int = 4
+    recombined: int = 0  # of the shots: their legs become another identity's, which makes a person of its own
     # An identity's shots are drawn from all its pictures, or from as many of its cameras as there are (the paper's
     # groups, section 4.2).
     group: Literal["identity", "camera"] = "identity"
@@ -144,6 +154,8 @@ class Config:
             raise ConfigError(f"half_size_epochs needs a height and width of {2 * SMALLEST} at least")
         if self.relations and not self.distillation:
             raise ConfigError("relations goes with distillation: set both above 0")
+        if self.recombined >= self.shots:
+            raise ConfigError(f"recombined is {self.recombined}: less than shots ({self.shots}) is needed")
         if self.calibration_identities == 1:
             raise ConfigError("calibration_identities is 1: distances between strangers need two identities or more")
         if not self._learns():

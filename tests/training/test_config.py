@@ -74,6 +74,9 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
         ("eval_every=-1", "from 0 to"),
         ("embedding_dim=9000", "from 0 to 8192"),
         ("calibration_identities=1", "two identities or more"),
+        ("recombined=4", "recombined is 4: less than shots (.4.) is needed"),
+        ("stretch=1", "from 0 to 0.9"),
+        ("instance_norms=5", "from 0 to 4"),
     ],
 )
 def test_bad_settings_are_named(override: str, message: str) -> None:

@@ -8,6 +8,7 @@ from kornia.augmentation import (
     RandomAffine,
     RandomErasing,
     RandomGaussianBlur,
+    RandomGrayscale,
     RandomHorizontalFlip,
     RandomVerticalFlip,
 )
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from training.config import Config
 from training.data.images import IMAGENET_MEAN, IMAGENET_STD
 
+WAIST = (0.4, 0.6)  # of the height: where recombined pictures are cut
 BLUR_KERNEL = (7, 7)  # pixels
 BLUR_SIGMA = (0.1, 2.0)  # pixels
 
@@ -38,6 +40,10 @@ class Augment:
             steps.append(RandomVerticalFlip(p=config.vertical_flip))
         if config.colour:
             steps.append(ColorJitter(brightness=config.colour, contrast=config.colour, saturation=config.colour, p=1.0))
+        if config.cast:
+            steps.append(ColourCast(config.cast))
+        if config.grey:
+            steps.append(RandomGrayscale(p=config.grey))
         if config.blur:
             steps.append(RandomGaussianBlur(BLUR_KERNEL, BLUR_SIGMA, p=config.blur))
         self.steps = nn.Sequential(*steps)
@@ -63,11 +69,48 @@ class Augment:
         return erased
 
 
+class ColourCast(nn.Module):
+    """Pictures float [N, 3, H, W] in [0, 1] in other light: each channel times 1 - `most` to 1 + `most`."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        gains = 1 + self.most * (2 * torch.rand(len(pictures), 3, 1, 1) - 1)
+        return (pictures * gains.to(pictures.device)).clamp(0, 1)
+
+
+def recombine(pictures: Tensor, shots: int, recombined: int) -> tuple[Tensor, Tensor]:
+    """People who are on no picture: the last `recombined` of each identity's `shots` get another identity's legs.
+
+    A person in the same coat and other trousers is another one, which colours alone do not teach.
+
+    Args:
+        pictures: [identities * shots, 3, H, W], grouped by identity, of two at least.
+
+    Returns:
+        The pictures, and which are recombined, bool [identities * shots] on their device.
+    """
+    count, height = len(pictures), pictures.shape[2]
+    number = torch.arange(count)
+    changed = number % shots >= shots - recombined
+    # Some shot of the identity that comes 1 to identities - 1 places later.
+    places = torch.randint(1, count // shots, (count,))
+    partner = ((number // shots + places) * shots + torch.randint(shots, (count,))) % count
+    waist = (height * (WAIST[0] + (WAIST[1] - WAIST[0]) * torch.rand(count, 1))).long()
+    legs = changed[:, None] & (torch.arange(height) >= waist)  # [N, H]
+    changed, partner, legs = (tensor.to(pictures.device) for tensor in (changed, partner, legs))
+    return torch.where(legs[:, None, :, None], pictures[partner], pictures), changed
+
+
 def _warp(config: Config) -> list[nn.Module]:
-    if not config.rotation and not config.translation and config.zoom == 1:
+    if not config.rotation and not config.translation and config.zoom == 1 and not config.stretch:
         return []
     shift = (config.translation, config.translation)
-    scale = None if config.zoom == 1 else (config.zoom, config.zoom)
+    scale: tuple[float, ...] | None = None if config.zoom == 1 else (config.zoom, config.zoom)
+    if config.stretch:
+        scale = (config.zoom * (1 - config.stretch), config.zoom * (1 + config.stretch)) * 2  # of width, of height
     # A shift alone needs no interpolation, which would blur.
     resample = "bilinear" if config.rotation or scale else "nearest"
     # Where zoom is to leave no border, a rotation's corners are no black ones either.

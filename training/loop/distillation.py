@@ -23,6 +23,7 @@ from training.data.arrays import read_array
 from training.retrieval.onnx_model import OnnxModel
 
 ONNX = ".onnx"
+AT_ONCE = 16  # crops: of 64 the maps leave the cache, and a small model takes half as long again
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class LiveTeacher:
         size = (self.model.height, self.model.width)
         resized = functional.interpolate(pictures, size, mode="bilinear", antialias=True)
         crops = (resized.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return _unit(self.model.embed(crops), self.model.path).to(rows.device)
+        parts = [self.model.embed(crops[first : first + AT_ONCE]) for first in range(0, len(crops), AT_ONCE)]
+        return _unit(np.concatenate(parts), self.model.path).to(rows.device)
 
 
 def read_teacher(file: TeacherFile, rows: Sequence[int], count: int, device: torch.device) -> Teacher:
@@ -118,10 +120,12 @@ class Distiller(nn.Module):
 
 def relation_loss(embedding: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference of the cosines between the pictures of a batch, embedded by the student, [N, D], and by
-    the teacher, [N, T] of unit length (relational distillation: Park et al., CVPR 2019, on cosines) -> scalar.
+    the teacher, [N, T], each about its mean over the batch (relational distillation: Park et al., CVPR 2019, on
+    cosines) -> scalar.
 
-    The retrieval itself knows no projection: this holds the student's own distances to the teacher's.
+    The retrieval itself knows no projection: this holds the student's own distances to the teacher's. About the mean,
+    because a BNNeck takes the mean out of the student's: what all of the teacher's have in common it could not follow.
     """
-    own = functional.normalize(embedding.float(), dim=1)
+    own, told = (functional.normalize(e.float() - e.float().mean(dim=0), dim=1) for e in (embedding, target))
     different = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
-    return (own @ own.T - target @ target.T)[different].square().mean()
+    return (own @ own.T - told @ told.T)[different].square().mean()

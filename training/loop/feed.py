@@ -18,7 +18,7 @@ from training.data.cache import SHARE, decode_all
 from training.data.dataset import Sample
 from training.data.memory import available_bytes
 from training.data.sampler import pk_batches
-from training.data.transforms import Augment
+from training.data.transforms import Augment, recombine
 from training.loop.distillation import Teacher
 from training.loop.distributed import Processes
 from training.loop.learner import Batch
@@ -113,5 +113,10 @@ class Feed:
         rows, own_rows = chosen.to(self.pictures.device), chosen[:, self.part].to(self.device)
         for indices, own in zip(rows, own_rows, strict=True):
             varied = self.augment.vary(self.pictures[indices].to(self.device))
+            labels = self.labels[own]
+            if self.config.recombined:
+                varied, changed = recombine(varied, self.config.shots, self.config.recombined)
+                nobody = -1 - torch.arange(len(indices), device=self.device)  # each the only picture of its person
+                labels = torch.where(changed[self.part].to(self.device), nobody[self.part], labels)
             target = None if self.teacher is None else self.teacher(own, varied[self.part])
-            yield Batch(self.augment.prepare(varied)[self.part], self.labels[own], target)
+            yield Batch(self.augment.prepare(varied)[self.part], labels, target)

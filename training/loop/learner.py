@@ -16,10 +16,15 @@ from training.loop.distributed import Processes
 from training.network.losses import batch_hard_triplet
 from training.network.model import Features, ReIDNet
 
+NO_CLASS = -1
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised pictures float32 [N, 3, H, W], their classes int64 [N], the teacher's unit embeddings [N, T]."""
+    """Normalised pictures float32 [N, 3, H, W], their classes int64 [N], the teacher's unit embeddings [N, T].
+
+    A label below 0 is of a person who has no class and is on no other picture (`recombine`).
+    """
 
     pictures: Tensor
     labels: Tensor
@@ -72,7 +77,10 @@ class Learner(nn.Module):
         config, losses = self.config, dict[str, Tensor]()
         if config.losses != "triplet":
             losses["cross_entropy"] = functional.cross_entropy(
-                features.logits, batch.labels, label_smoothing=config.label_smoothing
+                features.logits,
+                batch.labels.clamp(min=NO_CLASS),
+                ignore_index=NO_CLASS,
+                label_smoothing=config.label_smoothing,
             )
         if config.losses != "cross_entropy":
             losses["triplet"] = self.triplet(features.pooled, batch.labels)

@@ -18,7 +18,7 @@ from training.data.dataset import Dataset
 from training.data.holdout import hold_out
 from training.loop import checkpoint, runlog
 from training.loop.board import board
-from training.loop.distillation import Distiller, TeacherFile, read_teacher
+from training.loop.distillation import ONNX, Distiller, TeacherFile, read_teacher
 from training.loop.distributed import Processes
 from training.loop.engine import NotFinite, Step, train_epoch
 from training.loop.feed import Feed
@@ -151,6 +151,8 @@ class Trainer:
             raise ConfigError("--teacher FILE and --set distillation=WEIGHT go together")
         if file is None:
             return None, "none"
+        if self.config.recombined and file.path.suffix != ONNX:
+            raise ConfigError("recombined pictures are on no list: a teacher of theirs is a model, MODEL.onnx")
         teacher = self.feed.teacher = read_teacher(file, self.rows, len(self.data.train), self.device)
         return Distiller(network.embedding_dim, teacher.dim), teacher.origin
 

@@ -104,6 +104,7 @@ def architecture(config: Config) -> str:
         blocks,
         f"stride in the {config.stride_placement} convolution",
         f"last stride {config.last_stride}",
+        *([f"instance norms behind {behind(config)}"] if config.instance_norms else []),
         attention(config),
         "mean over the map",
     ]
@@ -112,6 +113,11 @@ def architecture(config: Config) -> str:
     if config.bnneck:
         parts.append("bnneck")
     return ", ".join(parts)
+
+
+def behind(config: Config) -> str:
+    """The stages that end in an instance norm."""
+    return " and ".join(["stem", "layer1", "layer2", "layer3"][: config.instance_norms])
 
 
 def attention(config: Config) -> str:

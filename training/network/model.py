@@ -36,7 +36,9 @@ class ReIDNet(nn.Module):
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__()
-        self.backbone = ResNet(config.layers, config.base_width, config.last_stride, config.stride_placement)
+        self.backbone = ResNet(
+            config.layers, config.base_width, config.last_stride, config.stride_placement, config.instance_norms
+        )
         self.attention = build_attention(config, self.backbone.channels)
         self.embedding_dim = config.embedding_dim or self.backbone.channels
         self.projection: nn.Module = nn.Identity()

@@ -9,14 +9,32 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+INSTANCE_NORM = "norm"
 StridePlacement = Literal["1x1", "3x3"]
 EXPANSION = 4
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """[N, C, H, W] normalised picture by picture, then scaled and shifted; keeps the memory layout."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if torch.compiler.is_exporting() or not x.is_contiguous(memory_format=torch.channels_last):
+            return y
+        return y.contiguous(memory_format=torch.channels_last)
+
+
 class Bottleneck(nn.Module):
-    """1x1 reduce, 3x3, 1x1 expand, plus the input: [N, inputs, H, W] -> [N, 4 * channels, H/stride, W/stride]."""
+    """1x1 reduce, 3x3, 1x1 expand, plus the input: [N, inputs, H, W] -> [N, 4 * channels, H/stride, W/stride].
+
+    `norm` may be an instance norm of the sum.
+    """
 
     def __init__(self, inputs: int, channels: int, stride: int, placement: StridePlacement) -> None:
         super().__init__()
@@ -28,6 +46,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
+        self.norm: nn.Module = nn.Identity()
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if stride != 1 or inputs != outputs:
@@ -40,7 +59,7 @@ class Bottleneck(nn.Module):
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
-        return self.relu(x + shortcut)  # type: ignore[no-any-return]
+        return self.relu(self.norm(x + shortcut))  # type: ignore[no-any-return]
 
 
 class ResNet(nn.Module):
@@ -51,6 +70,9 @@ class ResNet(nn.Module):
         width: channels of the stem; 64 is ResNet-50.
         last_stride: stride of the last stage, 2 in the paper.
         placement: the convolution that carries a down-sampling block's stride.
+        instance_norms: how many of stem, layer1 …, from the front, end in an instance norm before their last ReLU,
+            which takes a camera's light, contrast and sharpness out (Pan et al., "Two at Once", ECCV 2018: IBN-b; there
+            it is the stem's only norm, here the batch norm before it stays and is folded into its convolution).
     """
 
     def __init__(
@@ -59,12 +81,14 @@ class ResNet(nn.Module):
         width: int = 64,
         last_stride: int = 2,
         placement: StridePlacement = "1x1",
+        instance_norms: int = 0,
     ) -> None:
         super().__init__()
         self.channels = 8 * width * EXPANSION
         self.placement = placement
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.norm: nn.Module = InstanceNorm(width) if instance_norms else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         inputs = width
@@ -73,18 +97,21 @@ class ResNet(nn.Module):
             first = Bottleneck(inputs, channels, stride, placement)
             inputs = EXPANSION * channels
             rest = [Bottleneck(inputs, channels, 1, placement) for _ in range(blocks - 1)]
-            self.add_module(f"layer{stage + 1}", nn.Sequential(first, *rest))
+            stack = [first, *rest]
+            if stage + 1 < instance_norms:
+                stack[-1].norm = InstanceNorm(inputs)
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*stack))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stages(self) -> list[tuple[str, list[nn.Module]]]:
         """The stem and the four stages by name, in order: what can be frozen, logged or looked at."""
-        stem: list[nn.Module] = [self.conv1, self.bn1]
+        stem: list[nn.Module] = [self.conv1, self.bn1, self.norm]
         return [("stem", stem)] + [(f"layer{n}", [self.get_submodule(f"layer{n}")]) for n in range(1, 5)]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.relu(self.norm(self.bn1(self.conv1(x)))))
         for stage in range(1, 5):
             x = self.get_submodule(f"layer{stage}")(x)
         return x

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from training.config import ConfigError
-from training.network.resnet import ResNet
+from training.network.resnet import INSTANCE_NORM, ResNet
 from training.network.statefile import read_state_dict
 from training.network.tensors import COUNTER, first_unusable
 
@@ -45,7 +45,7 @@ def load_backbone(network: ResNet, weights: str) -> Loaded:
         raise ValueError(f"{origin}: {reason}; a ResNet state dict with torchvision's names is needed")
     network.load_state_dict(state, strict=False)
     stages = _tensors_of_stages(network)
-    loaded = [stage for stage, names in stages.items() if names <= set(state)]
+    loaded = [stage for stage, names in stages.items() if _usual(names) <= set(state)]
     fresh = [stage for stage in stages if stage not in loaded]
     rest = f"fresh: {', '.join(fresh)}" if fresh else _say_placement(network)
     return Loaded(frozenset(state), f"{origin}: {', '.join(loaded)}; {rest}")
@@ -75,6 +75,11 @@ def _tensors_of_stages(network: ResNet) -> dict[str, set[str]]:
     }
 
 
+def _usual(names: set[str]) -> set[str]:
+    """Without the instance norms, which most files have not: they then start fresh."""
+    return {name for name in names if INSTANCE_NORM not in name.split(".")}
+
+
 def _misfit(network: ResNet, state: dict[str, Tensor]) -> str:
     """Why `state` is not of this network; empty where it is."""
     own = network.state_dict()
@@ -89,7 +94,7 @@ def _misfit(network: ResNet, state: dict[str, Tensor]) -> str:
     if not state:
         return "there is no tensor in it"
     for stage, names in _tensors_of_stages(network).items():
-        if names & set(state) and (missing := _first(names - set(state))):
+        if names & set(state) and (missing := _first(_usual(names) - set(state))):
             return f"{stage} is there in part, {missing} is missing"
     return ""
 

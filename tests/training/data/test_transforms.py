@@ -6,7 +6,7 @@ from kornia.augmentation import RandomAffine, RandomErasing, RandomHorizontalFli
 from torch import Tensor, nn
 
 from training.config import build_config
-from training.data.transforms import Augment
+from training.data.transforms import Augment, recombine
 
 OFF = ["flip=0", "translation=0", "erasing=0"]
 
@@ -160,3 +160,49 @@ def test_blurred_pictures_keep_their_mean_and_lose_their_edges() -> None:
     plain, blurred = shown(augment(), edges), shown(augment("blur=1"), edges)
     torch.testing.assert_close(blurred.mean(), plain.mean(), rtol=0.01, atol=0)
     assert blurred.std(dim=(1, 2, 3)).median() < 0.99 * plain.std()
+
+
+def test_a_cast_changes_each_colour_by_itself_and_no_further_than_said() -> None:
+    grey = torch.full((300, 3, 64, 32), 100, dtype=torch.uint8)
+    torch.manual_seed(0)
+    gains = shown(augment("cast=0.2"), grey).mean((2, 3)) * 2.55
+    assert 0.8 <= gains.min() < 0.82
+    assert 1.18 < gains.max() <= 1.2001
+    assert (gains.amax(1) - gains.amin(1)).median() > 0.05
+
+
+def test_grey_takes_the_colours_of_a_share(pictures: Tensor) -> None:
+    torch.manual_seed(0)
+    changed = shown(augment("grey=0.5"), pictures.repeat(50, 1, 1, 1))
+    colourless = ((changed.amax(1) - changed.amin(1)) < 1e-5).flatten(1).all(1)
+    assert 0.4 < colourless.float().mean() < 0.6
+
+
+def test_stretch_scales_height_and_width_by_themselves_and_no_further_than_said() -> None:
+    """A centred box of half the size either way."""
+    box = torch.zeros(300, 3, 64, 64, dtype=torch.uint8)
+    box[:, :, 16:48, 16:48] = 255
+    torch.manual_seed(0)
+    stretched = shown(augment("stretch=0.25"), box)[:, 0] > 0.5
+    heights, widths = stretched[:, :, 32].sum(1) / 32, stretched[:, 32, :].sum(1) / 32
+    for sizes in (heights, widths):
+        assert 0.72 < sizes.min() < 0.8
+        assert 1.2 < sizes.max() < 1.28
+    assert (heights - widths).abs().max() > 0.3
+
+
+def test_recombined_people_have_their_own_head_and_anothers_feet() -> None:
+    """Three identities of four shots, each picture of one number: two shots of each get legs of another identity."""
+    numbers = torch.arange(12.0).view(12, 1, 1, 1).expand(12, 3, 20, 4)
+    torch.manual_seed(0)
+    partners = set()
+    for _ in range(50):
+        pictures, changed = recombine(numbers, 4, 2)
+        assert changed.tolist() == [False, False, True, True] * 3
+        assert torch.equal(pictures[~changed], numbers[~changed])
+        assert torch.equal(pictures[:, :, :8], numbers[:, :, :8])
+        feet = pictures[:, 0, 12:, 0]
+        assert (feet == feet[:, :1]).all()
+        assert ((feet[changed, 0] // 4) != torch.arange(12)[changed] // 4).all()
+        partners |= {(place, int(foot)) for place, foot in enumerate(feet[:, 0]) if changed[place]}
+    assert len(partners) == 6 * 8

@@ -43,14 +43,15 @@ def test_the_loss_is_one_minus_the_cosine() -> None:
     assert distiller(embedding, target).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_relations_are_the_cosines_within_the_batch() -> None:
+def test_relations_are_the_cosines_within_the_batch_about_its_mean() -> None:
     embedding, target = torch.randn(4, 5, requires_grad=True), torch.nn.functional.normalize(torch.randn(4, 3))
     loss = relation_loss(embedding, target)
     cosine = torch.nn.functional.cosine_similarity
+    own, told = embedding - embedding.mean(dim=0), target - target.mean(dim=0)
     pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
-    differences = [cosine(embedding[i], embedding[j], dim=0) - target[i] @ target[j] for i, j in pairs]
+    differences = [cosine(own[i], own[j], dim=0) - cosine(told[i], told[j], dim=0) for i, j in pairs]
     torch.testing.assert_close(loss, torch.stack(differences).square().mean())
-    assert relation_loss(target * 7, target).item() == pytest.approx(0, abs=1e-6)
+    assert relation_loss(target * 7 + 3, target).item() == pytest.approx(0, abs=1e-6)
     loss.backward()  # type: ignore[no-untyped-call]
     assert embedding.grad is not None
     assert torch.isfinite(embedding.grad).all()

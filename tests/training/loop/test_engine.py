@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -104,3 +105,13 @@ def test_an_overflow_leaves_the_step_out_and_halves_the_scale(scaled: State) -> 
     with pytest.raises(NotFinite, match="gradient inf"):
         train_step(scaled, build_batch())
     assert unchanged(scaled, before)
+
+
+def test_the_accuracy_is_of_those_who_have_a_class() -> None:
+    state, batch = build_state(tiny("learning_rate=1e-9")), build_batch()
+    state.learner.train()
+    _, logits = state.learner(batch)
+    labels = logits.argmax(dim=1)
+    labels[0] = (labels[0] + 1) % logits.shape[1]
+    labels[4:] = -1 - torch.arange(4)
+    assert train_step(state, replace(batch, labels=labels)).accuracy == 0.75

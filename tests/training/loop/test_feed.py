@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.training.loop.tiny import tiny
 from training.config import Config, ConfigError
@@ -81,3 +82,24 @@ def test_groups_of_cameras_are_asked_for(data: Dataset) -> None:
         assert all(len(set(pair)) == 2 for pair in cameras[indices].reshape(-1, 2).tolist())
     anyhow = [pair for indices in feed_of(tiny(), data).draw(0) for pair in cameras[indices].reshape(-1, 2).tolist()]
     assert any(len(set(pair)) == 1 for pair in anyhow)
+
+
+def test_recombined_people_have_no_class_and_the_teacher_sees_them(data: Dataset) -> None:
+    feed = feed_of(tiny("flip=0", "translation=0", "erasing=0", "recombined=1"), data)
+    feed.decode(32, 32)
+    seen: list[Tensor] = []
+
+    class Watching(StoredTeacher):
+        def __call__(self, rows: Tensor, pictures: Tensor) -> Tensor:
+            seen.append(pictures)
+            return super().__call__(rows, pictures)
+
+    feed.teacher = Watching(torch.zeros(len(data.train), 1), "zeros")
+    drawn = feed.draw(0)
+    for indices, batch in zip(drawn, feed.batches(drawn), strict=True):
+        assert batch.labels[0::2].tolist() == [feed.classes[index] for index in indices[0::2]]
+        assert batch.labels[1::2].tolist() == [-2, -4, -6, -8]
+        torch.testing.assert_close(seen[-1], batch.pictures * feed.augment.std + feed.augment.mean)
+        original = feed.pictures[torch.from_numpy(indices)].float() / 255
+        assert torch.equal(seen[-1][0::2], original[0::2])
+        assert not torch.equal(seen[-1][1::2], original[1::2])

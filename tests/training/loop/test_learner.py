@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -109,3 +110,15 @@ def test_the_compiled_network_computes_the_same(monkeypatch: pytest.MonkeyPatch)
     assert figures[0][1].keys() == figures[1][1].keys()
     torch.testing.assert_close(figures[1], figures[0])
     assert plain.network.classifier.out_features == CLASSES
+
+
+def test_a_person_without_a_class_is_a_negative_and_not_classified(learner: Learner) -> None:
+    batch = build_batch()
+    batch = replace(batch, labels=torch.tensor([0, 0, 1, -4, 2, 2, 3, -8]))
+    losses, _ = learner(batch)
+    features = learner.network(batch.pictures)
+    known = batch.labels >= 0
+    expected = smoothed_cross_entropy(features.logits[known], batch.labels[known], 0.2)
+    assert losses["cross_entropy"].item() == pytest.approx(expected.item(), rel=1e-4)
+    triplet = batch_hard_triplet(features.pooled, batch.labels, 0.7)
+    assert losses["triplet"].item() == pytest.approx(triplet.item(), rel=1e-4)

@@ -196,6 +196,15 @@ def test_a_live_teacher_teaches_and_continues_to_the_bit(data: Dataset, tmp_path
     assert same(weights_of(tmp_path / "killed"), weights_of(tmp_path / "whole"))
 
 
+def test_recombined_people_need_a_live_teacher(data: Dataset, tmp_path: Path, teacher: TeacherFile) -> None:
+    config = tiny("epochs=1", "distillation=2", "recombined=1", "warmup_epochs=0")
+    with pytest.raises(ConfigError, match="a teacher of theirs is a model"):
+        Trainer(config, data, tmp_path / "stored", "cpu").train("none", teacher)
+    layout = "nchw-float-rgb-1"
+    live = TeacherFile(write_model(tmp_path / "teacher.onnx", INPUT_LAYOUTS[layout]), layout)
+    Trainer(config, data, tmp_path / "live", "cpu").train("none", live)
+
+
 def test_measuring_changes_no_training(data: Dataset, tmp_path: Path) -> None:
     for every in (0, 1):
         Trainer(tiny("epochs=2", f"eval_every={every}"), data, tmp_path / str(every), "cpu").train("none")

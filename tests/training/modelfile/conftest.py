@@ -20,7 +20,7 @@ from training.network.stored import load_checkpoint_model
 KINDS = {
     "self": tiny_config(),
     "spatial": tiny_config(attention="spatial", last_stride=2),
-    "none": tiny_config(attention="none", bnneck=False),
+    "none": tiny_config(attention="none", bnneck=False, instance_norms=3),
 }
 
 

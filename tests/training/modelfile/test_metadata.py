@@ -45,6 +45,7 @@ def test_the_architecture_of_the_presets() -> None:
         ({"attention_scores": "sigmoid"}, "self-attention (sigmoid, "),
         ({"value_reduction": 8}, "value path 1/8)"),
         ({"embedding_dim": 512}, "projection to 512"),
+        ({"instance_norms": 2}, "instance norms behind stem and layer1"),
         ({"stride_placement": "3x3"}, "stride in the 3x3 convolution"),
         ({"base_width": 32}, "of width 32"),
         ({"layers": [1, 1, 1, 1]}, "resnet(1, 1, 1, 1)"),

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.training.modelfile.conftest import Traced
+from training.modelfile.quantise import store_in_half
+from training.retrieval.onnx_model import open_session
 
 
 def test_int8_is_quantised_as_it_says(traced: Traced) -> None:
@@ -43,6 +47,30 @@ def test_no_relu_follows_a_signed_range(traced: Traced) -> None:
     for node in nodes:
         if node.op_type == "Relu":
             assert producers[node.input[0]].op_type != "DequantizeLinear"
+
+
+def test_large_weights_in_float32_are_stored_as_float16(tmp_path: Path) -> None:
+    """The answer stays float32, and nearly the same; small weights stay as they are."""
+    random = np.random.default_rng(0)
+    weights = {"large": random.normal(size=(256, 256)), "small": random.normal(size=(256, 255))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "large"], ["y"]),
+        helper.make_node("MatMul", ["y", "small"], ["z"]),
+    ]
+    shapes = {"x": 256, "z": 255}
+    x, z = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]) for name, size in shapes.items())
+    tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "two", [x], [z], tensors)
+    path = tmp_path / "two.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    store_in_half(path)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    assert kinds == {"large.half": TensorProto.FLOAT16, "small": TensorProto.FLOAT}
+    inputs = random.normal(size=(3, 256)).astype(np.float32)
+    (found,) = open_session(path).run(None, {"x": inputs})
+    np.testing.assert_allclose(found, inputs @ weights["large"] @ weights["small"], atol=0.5)
 
 
 def attribute(node: onnx.NodeProto, name: str) -> list[int]:

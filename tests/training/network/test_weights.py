@@ -20,6 +20,7 @@ from training.network.weights import check_frozen, load_backbone
 
 State = dict[str, Tensor]
 LAYERS = (3, 4, 6, 3)
+PARTS = ("weight", "bias")
 ALL_STAGES = "stem, layer1, layer2, layer3, layer4"
 
 
@@ -313,3 +314,18 @@ def test_a_classifier_that_is_not_used_may_be_anything(tmp_path: Path, state: St
     network = small()
     load_backbone(network, saved(tmp_path, state | {"fc.bias": torch.full((3,), torch.nan)}))
     assert holds(network, state)
+
+
+def test_instance_norms_start_fresh_unless_the_file_has_them(tmp_path: Path, state: State) -> None:
+    """A stage is loaded without them, and cannot be frozen then."""
+    network = ResNet(LAYERS, 4, instance_norms=2)
+    loaded = load_backbone(network, saved(tmp_path, state))
+    assert f": {ALL_STAGES}; " in loaded.sentence
+    with pytest.raises(ConfigError, match="frozen_stages=1 would freeze stem"):
+        check_frozen(network, loaded, 1)
+    norms = {f"{place}norm.{part}": torch.rand(size) for place, size in (("", 4), ("layer1.2.", 16)) for part in PARTS}
+    loaded = load_backbone(network, saved(tmp_path, state | norms))
+    check_frozen(network, loaded, 5)
+    assert torch.equal(network.state_dict()["layer1.2.norm.bias"], norms["layer1.2.norm.bias"])
+    with pytest.raises(ValueError, match=r"norm\.weight is no tensor of this network"):
+        load_backbone(small(), saved(tmp_path, state | norms))
