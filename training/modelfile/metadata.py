@@ -147,4 +147,14 @@ def write_metadata(path: Path, metadata: dict[str, str]) -> None:
     model = onnx.load(path)
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
+    forget_source(model)
     onnx.save(model, path)
+
+
+def forget_source(model: onnx.ModelProto) -> None:
+    """Takes out the exporter's notes on every node: lines of code, under the paths of the machine that exported it."""
+    for node in model.graph.node:
+        node.ClearField("doc_string")
+        node.ClearField("metadata_props")
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        value.ClearField("metadata_props")

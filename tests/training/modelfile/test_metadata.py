@@ -1,18 +1,29 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
+import onnx
 import pytest
 import torch
 
 from tests.training.drawn_checkpoint import draw_checkpoint, tiny_config
+from tests.training.modelfile.conftest import Traced
 from training.config import Config, build_config
 from training.data.cuhk03 import CUHK03
 from training.data.dataset import Dataset
 from training.data.dukemtmc import DUKEMTMC
 from training.data.market1501 import MARKET1501
-from training.modelfile.metadata import LICENCE_NOTICES, architecture, known_notice, map_size, training_data
+from training.modelfile.metadata import (
+    LICENCE_NOTICES,
+    architecture,
+    known_notice,
+    map_size,
+    training_data,
+    write_metadata,
+)
 from training.network.resnet import ResNet
 from training.network.stored import Checkpoint
 
@@ -85,3 +96,12 @@ def test_the_published_data_sets_have_a_notice(benchmark: Any) -> None:
 @pytest.mark.parametrize("name", ["own-data", "market1501", ""])
 def test_nothing_is_said_of_the_licence_of_other_data(name: str) -> None:
     assert known_notice(name) == f"Trained on {name}."
+
+
+def test_a_file_says_nothing_of_the_machine_that_made_it(traced: Traced, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    shutil.copy(traced.files["int8"], path)
+    assert b"/training/network/" in traced.files["fp32"].read_bytes()  # as the exporter leaves it
+    write_metadata(path, {"name": "tiny"})
+    assert b"/training/network/" not in path.read_bytes()
+    assert not any(node.metadata_props or node.doc_string for node in onnx.load(path).graph.node)
