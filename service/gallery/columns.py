@@ -1,6 +1,6 @@
 """What filters and ranking need and hits show of every crop, in compact arrays aligned with the vectors.
 
-Position i of every array is vector i of the index. Rows ascend with positions. A crop takes 62 bytes (62 MB at
+Position i of every array is vector i of the index. Rows ascend with positions. A crop takes 66 bytes (66 MB at
 a million), and every different name is held once; in return a query needs no SQL statement.
 """
 

@@ -13,6 +13,7 @@ from service.gallery.changes import Entry
 from service.gallery.columns import Columns
 from service.gallery.finding import compare_all
 from service.gallery.lock import ReadWriteLock
+from service.gallery.members import NOBODY, Members
 from service.gallery.vectors import Vectors
 from tests.service.gallery.cases import crop_id, units
 
@@ -141,6 +142,26 @@ def test_columns_in_reserved_room() -> None:
     assert columns.row.tolist() == [1, 2, 4]
     columns.append([Entry(5, crop_id(5), "p5", "c1", 0)], np.ones(1, np.bool_))
     assert [crop.identity for crop in columns.crops(np.arange(4))] == ["p1", "p2", "p4", "p5"]
+
+
+def test_members_come_and_go_in_any_order() -> None:
+    rng = np.random.default_rng(4)
+    members = Members()
+    expected: dict[int, int] = {}
+    for _ in range(40):
+        fresh = rng.permutation(np.setdiff1d(np.arange(400), list(expected)))[: rng.integers(30)]
+        codes = rng.integers(NOBODY, 6, len(fresh)).astype(np.int32)
+        members.add(codes, fresh)
+        expected |= zip(fresh.tolist(), codes.tolist(), strict=True)
+        for position in rng.permutation(list(expected))[: rng.integers(25)].tolist():
+            members.remove(expected.pop(position), position)
+        present = sorted({code for code in expected.values() if code != NOBODY})
+        assert members.identities == len(present)
+        assert members.unnamed == sum(code == NOBODY for code in expected.values())
+        for code in present:
+            mine = [position for position, its in expected.items() if its == code]
+            assert sorted(members.of(np.array([code])).tolist()) == sorted(mine)
+            assert members.count(code) == len(mine)
 
 
 def test_readers_share_and_a_waiting_writer_goes_first() -> None:
