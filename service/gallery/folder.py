@@ -6,6 +6,7 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from service.gallery.records import GalleryLocked, GalleryUnavailable
 
@@ -60,6 +61,12 @@ class DataFolder:
     def sync(self) -> None:
         """Makes files that were made, renamed or removed so for good."""
         os.fsync(self._descriptor)
+
+    def new_file(self, name: str) -> BinaryIO:
+        """An empty file to write, in the place of any that has the name. Raises OSError."""
+        path = self.path / name
+        path.unlink(missing_ok=True)
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
     def keep_spare(self) -> None:
         """Sets room aside, if there is any, that `give_up_spare` can free when the disk is full."""
