@@ -21,9 +21,11 @@ from service.priority import give_way
 IndexKind = Literal["auto", "exact", "ivf", "hnsw", "compressed"]
 
 EXACT_UP_TO = 50_000  # crops; past that `auto` looks at likely ones first
-LEAST_STAGED = 1_000  # crops that are searched exactly, whatever is set
+LEAST_STAGED = 1_000  # fewer crops are searched exactly, whatever is set
+KEPT_SHARE = 0.8  # of these sizes, down to which a stage is kept: crops come and go
 OUTGROWN = 4  # a stage is built anew for a gallery of so many times the size
 CHECK_SECONDS = 1.0
+RETRY_SECONDS, MOST_RETRY_SECONDS = 60.0, 3600.0  # after a build that failed, twice as long each time
 PART = 1024  # vectors copied at a time: writes wait no longer than for these
 
 _log = logging.getLogger(__name__)
@@ -46,11 +48,10 @@ class Searching:
         """Whether the vectors are."""
         return self.kind != "compressed"
 
-    def stage_for(self, crops: int) -> Kind | None:
-        """The first stage for so many crops, None for an exact search."""
-        if not self.staged or self.kind == "exact" or crops < LEAST_STAGED:
-            return None
-        if self.kind == "auto" and crops <= EXACT_UP_TO:
+    def stage_for(self, crops: int, has_one: bool = False) -> Kind | None:
+        """The first stage for so many crops, None for an exact search. A gallery that `has_one` keeps it longer."""
+        least = EXACT_UP_TO + 1 if self.kind == "auto" else LEAST_STAGED
+        if not self.staged or self.kind == "exact" or crops < least * (KEPT_SHARE if has_one else 1):
             return None
         return "hnsw" if self.kind == "hnsw" else "ivf"
 
@@ -66,6 +67,8 @@ class StageBuilder:
         self._searching = searching
         self._closed = False
         self._built_for = 0
+        self._wait = RETRY_SECONDS
+        self._not_before = 0.0
         self._watch = Periodic("gallery-stage", CHECK_SECONDS, self._look_quietly)
 
     def close(self) -> None:
@@ -74,12 +77,20 @@ class StageBuilder:
         self._watch.close()
 
     def _look_quietly(self) -> None:
-        with suppress(GalleryUnavailable):  # an index out of step: the gallery says so, once and not every second
-            self._look()
+        if time.monotonic() < self._not_before:
+            return
+        try:
+            with suppress(GalleryUnavailable):  # an index out of step: the gallery says so, once and not every second
+                self._look()
+            self._wait = RETRY_SECONDS
+        except Exception:
+            _log.exception("no first stage could be built; it is tried again in %g s", self._wait)
+            self._not_before = time.monotonic() + self._wait
+            self._wait = min(2 * self._wait, MOST_RETRY_SECONDS)
 
     def _look(self) -> None:
         crops = self._index.crop_count
-        kind = self._searching.stage_for(crops)
+        kind = self._searching.stage_for(crops, self._index.staged)
         if kind is None:
             if self._index.staged:
                 self._index.adopt(None, self._index.arrangement)
@@ -103,7 +114,7 @@ class StageBuilder:
                 _log.info("the index was rearranged while its first stage was built; it is built again")
                 return False
             if len(part):
-                stage.add(part)
+                stage.add(part, self._searching.threads)
             elif self._index.adopt(stage, arrangement):
                 self._built_for = count
                 took = round(time.monotonic() - started, 1)

@@ -43,6 +43,7 @@ class Index:
         self.arrangement = 0  # another number after vectors have moved or were replaced
         self._in_step = True
         self._stage: FirstStage | None = None
+        self._threads = threads
         self._vectors = Vectors(dim, threads, folder)
         self._lock = ReadWriteLock()
 
@@ -153,7 +154,7 @@ class Index:
     def _append(self, vectors: NDArray[np.float16]) -> None:
         self._vectors.append(vectors)
         if self._stage is not None:
-            self._stage.add(vectors)
+            self._stage.add(vectors, self._threads)
 
     def _rearranged(self) -> None:
         """The first stage no longer fits; exact search answers until there is another."""

@@ -57,8 +57,9 @@ class FirstStage:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def add(self, vectors: NDArray[np.float16]) -> None:
+    def add(self, vectors: NDArray[np.float16], threads: int) -> None:
         """Adds vectors [n, D] at the next positions."""
+        faiss.omp_set_num_threads(threads)  # of the calling thread: FAISS would take all cores
         self._index.add(vectors.astype(np.float32))
 
     def likely(
@@ -76,7 +77,7 @@ class FirstStage:
         else:
             probes = min(math.ceil(effort * probed(self._index.nlist)), self._index.nlist)
             parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
-            exhausted = probes == self._index.nlist and k >= len(self)
+            exhausted = probes == self._index.nlist
         _, positions = self._index.search(query[np.newaxis], k, params=parameters)
         return positions[0][positions[0] >= 0], exhausted
 
