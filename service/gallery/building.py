@@ -16,6 +16,7 @@ from service.gallery.index import Index
 from service.gallery.periodic import Periodic
 from service.gallery.records import GalleryUnavailable
 from service.gallery.stage import FirstStage, Kind, sample_size
+from service.gallery.stagefile import StageFile
 from service.priority import give_way
 
 IndexKind = Literal["auto", "exact", "ivf", "hnsw", "compressed"]
@@ -62,9 +63,11 @@ AUTO = Searching()
 class StageBuilder:
     """Keeps an index supplied with the first stage that its size asks for, on a thread of its own."""
 
-    def __init__(self, index: Index, searching: Searching) -> None:
+    def __init__(self, index: Index, searching: Searching, file: StageFile) -> None:
         self._index = index
         self._searching = searching
+        self._file = file
+        self._file_was_read = False
         self._closed = False
         self._built_for = 0
         self._wait = RETRY_SECONDS
@@ -75,6 +78,15 @@ class StageBuilder:
         """Ends the thread; a stage that is being built is given up. Idempotent."""
         self._closed = True
         self._watch.close()
+
+    def keep(self) -> None:
+        """Leaves the stage in use on the disk, where it is not yet; searches do without. To be called when closed."""
+        if not self._index.staged or self._file.exists:
+            return
+        moment = self._file.moment()
+        with suppress(GalleryUnavailable):
+            if (given := self._index.give_up_stage()) is not None:
+                self._file.write(*given, self._built_for, moment)
 
     def _look_quietly(self) -> None:
         if time.monotonic() < self._not_before:
@@ -99,27 +111,54 @@ class StageBuilder:
             return
         give_way()
         faiss.omp_set_num_threads(self._searching.threads)
-        self.build(kind)
+        if not self._take_up(kind):
+            self.build(kind)
+
+    def _take_up(self, kind: Kind) -> bool:
+        """Has the stage on disk adopted. False where there is none that fits, and after the first time."""
+        if self._file_was_read:
+            return False
+        self._file_was_read = True
+        started, arrangement = time.monotonic(), self._index.arrangement
+        found = self._file.read(kind, lambda count: self._index.crc32(count, arrangement))
+        if found is None:
+            return False
+        return self._adopted(*found, arrangement, started, "the first stage was loaded from its file")
 
     def build(self, kind: Kind) -> bool:
         """Builds a first stage of all vectors and has it adopted. False when they were rearranged, or it was closed."""
-        started = time.monotonic()
+        started, moment = time.monotonic(), self._file.moment()
         arrangement, count = self._index.arrangement, self._index.crop_count
         sample = self._sample(kind, count)
         stage = FirstStage.trained(kind, sample, count, lambda: not self._closed)
         del sample
-        while stage is not None and not self._closed:
+        if stage is None or not self._completed(stage, arrangement):
+            return False
+        crops = self._index.crc32(len(stage), arrangement)
+        if crops is not None:
+            self._file.write(stage, crops, count, moment)
+        return self._adopted(stage, count, arrangement, started, "searches have a first stage")
+
+    def _adopted(self, stage: FirstStage, built_for: int, arrangement: int, started: float, message: str) -> bool:
+        """Has it adopted, with the vectors that came meanwhile. False when they were rearranged, or it was closed."""
+        while self._completed(stage, arrangement):
+            if self._index.adopt(stage, arrangement):
+                self._built_for = built_for
+                took = round(time.monotonic() - started, 1)
+                _log.info(message, extra={"kind": stage.kind, "crops": len(stage), "seconds": took})
+                return True
+        return False
+
+    def _completed(self, stage: FirstStage, arrangement: int) -> bool:
+        """Adds the vectors that it lacks. False when they were rearranged, or it was closed."""
+        while not self._closed:
             part = self._index.part(len(stage), PART, arrangement)
             if part is None:
                 _log.info("the index was rearranged while its first stage was built; it is built again")
                 return False
-            if len(part):
-                stage.add(part, self._searching.threads)
-            elif self._index.adopt(stage, arrangement):
-                self._built_for = count
-                took = round(time.monotonic() - started, 1)
-                _log.info("searches have a first stage", extra={"kind": kind, "crops": len(stage), "seconds": took})
+            if not len(part):
                 return True
+            stage.add(part, self._searching.threads)
         return False
 
     def _sample(self, kind: Kind, count: int) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ a million), and every different name is held once; in return a query needs no SQ
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -243,6 +244,13 @@ class Columns:
     def _arrays(self) -> tuple[Column[Any], ...]:
         numbers = (self._row, self._identity, self._camera, self._captured_at)
         return (*numbers, self._crop_id, self._present, self._searchable)
+
+    def crc32(self, which: slice | NDArray[np.bool_]) -> int:
+        """A checksum of these crops in this order: of rows, crop ids and whether the vector is damaged."""
+        checksum = 0
+        for column in (self._row, self._crop_id, self._searchable):
+            checksum = zlib.crc32(column.values[which].tobytes(), checksum)
+        return checksum
 
     def select(self, filters: Filters) -> NDArray[np.bool_]:
         """Which crops pass the filters: bool [n], damaged ones included, removed ones not."""

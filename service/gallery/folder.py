@@ -12,6 +12,8 @@ from service.gallery.records import GalleryLocked, GalleryUnavailable
 
 SNAPSHOT_NAME = "index.snapshot"
 UNFINISHED_SNAPSHOT_NAME = "index.snapshot.new"
+STAGE_NAME = "index.stage"
+UNFINISHED_STAGE_NAME = "index.stage.new"
 SPARE_NAME = "spare"
 SPARE_BYTES = 256 * 1024  # SQLite cannot even read without some 40 KiB of working files
 
@@ -25,6 +27,7 @@ class DataFolder:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
+        self.removals = 0  # of copies: what was copied before the last one may have what is erased
         self._descriptor = descriptor
         self._watched: dict[Path, tuple[int, int]] = {}
 
@@ -90,15 +93,17 @@ class DataFolder:
     def remove_copies(self) -> None:
         """Removes the files that hold copies of what the database stores, finished or not.
 
-        Raises GalleryUnavailable: then they may still be there.
+        The unfinished go first, so that one that gets its name meanwhile goes, too. Raises GalleryUnavailable: then
+        they may still be there.
         """
+        self.removals += 1
         try:
-            for name in (SNAPSHOT_NAME, UNFINISHED_SNAPSHOT_NAME):
+            for name in (UNFINISHED_SNAPSHOT_NAME, SNAPSHOT_NAME, UNFINISHED_STAGE_NAME, STAGE_NAME):
                 (self.path / name).unlink(missing_ok=True)
             self.sync()
         except OSError as error:
             raise GalleryUnavailable(
-                f"The snapshot in {self.path} cannot be removed ({error.strerror}), so nothing was erased."
+                f"The copies of the index in {self.path} cannot be removed ({error.strerror}), so nothing was erased."
             ) from error
 
     def watch(self, *names: str) -> None:

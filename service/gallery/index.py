@@ -151,6 +151,25 @@ class Index:
                 self._stage = stage
         return fits
 
+    def give_up_stage(self) -> tuple[FirstStage, int] | None:
+        """Searches without first stage from now on; gives it, of the crops present alone, with their checksum.
+
+        None where there is none, or where it is of a kind that removed crops stay in.
+        """
+        with self._changing():
+            stage, self._stage = self._stage, None
+            present = self.columns.present
+            if stage is None or not stage.keep(present):
+                return None
+            return stage, self.columns.crc32(present)
+
+    def crc32(self, count: int, arrangement: int) -> int | None:
+        """A checksum of the first `count` crops; None where some were removed, or once they are arranged otherwise."""
+        with self.reading() as columns:
+            if self.arrangement != arrangement or not columns.present[:count].all():
+                return None
+            return columns.crc32(slice(count))
+
     def _append(self, vectors: NDArray[np.float16]) -> None:
         self._vectors.append(vectors)
         if self._stage is not None:

@@ -91,6 +91,13 @@ class SectionReader:
         if crc != expected:
             raise CopyUnusable(f"its {name} are damaged")
 
+    def checked(self, name: str) -> Callable[[int], bytes]:
+        """What reads so many bytes of a section on, once it was found to be whole. One at a time."""
+        for _ in self.parts(name):
+            pass
+        self._file.seek(self._sections[name][0])
+        return self._file.read
+
 
 def _footer(file: BinaryIO, magic: bytes) -> dict[str, Any]:
     size = file.seek(0, os.SEEK_END)

@@ -106,7 +106,7 @@ def test_what_is_rearranged_while_it_is_built_is_built_again(tmp_path: Path, mon
     with opened(tmp_path, "exact") as gallery:
         crops = enrolled(people(rng, 250, SHOTS))
         gallery.enrol(crops)
-        builder = StageBuilder(gallery._index, Searching("exact"))
+        builder = StageBuilder(gallery._index, Searching("exact"), gallery._builder._file)
         builder.close()
         builder._closed = False
         train = FirstStage.trained
