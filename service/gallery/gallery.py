@@ -39,6 +39,7 @@ from service.gallery.records import (
 )
 from service.gallery.recovery import SnapshotKeeper, open_index
 from service.gallery.retention import Retention
+from service.gallery.stagefile import StageFile
 from service.gallery.store import Model, Store
 
 _LISTED = "1"  # the name, in its cursors, of the list of crops
@@ -95,13 +96,14 @@ class Gallery(Closing):
         except BaseException:
             store.close()
             raise
-        builder = StageBuilder(index, searching)
+        builder = StageBuilder(index, searching, StageFile(store.database, model_sha256))
         return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance, builder)
 
     def close(self) -> None:
-        """Finishes the writes under way, leaves a snapshot of the index and frees the folder. Idempotent."""
+        """Finishes the writes under way, leaves the index on disk and frees the folder. Idempotent."""
         self._builder.close()
         self._snapshots.close()
+        self._builder.keep()
         self._store.close()
 
     def retention(self, audit: Audit, days: int) -> Retention:
@@ -196,11 +198,8 @@ class Gallery(Closing):
         start = int(np.searchsorted(rows, after, side="right"))
         part = rows[start : start + limit].tolist()
         found = self._store.crops(part)
-        more = start + limit < len(rows)
-        return Page(
-            crops=tuple(found[row] for row in part if row in found),
-            next_cursor=encode_cursor(_LISTED, str(part[-1])) if more else None,
-        )
+        crops = tuple(found[row] for row in part if row in found)
+        return Page(crops, encode_cursor(_LISTED, str(part[-1])) if start + limit < len(rows) else None)
 
     def query(self, embeddings: NDArray[np.float32], options: QueryOptions) -> Answer:
         """Ranks the identities by their distance to one person, seen in one or several shots [M, D].

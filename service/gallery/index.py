@@ -43,6 +43,7 @@ class Index:
         self.arrangement = 0  # another number after vectors have moved or were replaced
         self._in_step = True
         self._stage: FirstStage | None = None
+        self._threads = threads
         self._vectors = Vectors(dim, threads, folder)
         self._lock = ReadWriteLock()
 
@@ -150,10 +151,29 @@ class Index:
                 self._stage = stage
         return fits
 
+    def give_up_stage(self) -> tuple[FirstStage, int] | None:
+        """Searches without first stage from now on; gives it, of the crops present alone, with their checksum.
+
+        None where there is none, or where it is of a kind that removed crops stay in.
+        """
+        with self._changing():
+            stage, self._stage = self._stage, None
+            present = self.columns.present
+            if stage is None or not stage.keep(present):
+                return None
+            return stage, self.columns.crc32(present)
+
+    def crc32(self, count: int, arrangement: int) -> int | None:
+        """A checksum of the first `count` crops; None where some were removed, or once they are arranged otherwise."""
+        with self.reading() as columns:
+            if self.arrangement != arrangement or not columns.present[:count].all():
+                return None
+            return columns.crc32(slice(count))
+
     def _append(self, vectors: NDArray[np.float16]) -> None:
         self._vectors.append(vectors)
         if self._stage is not None:
-            self._stage.add(vectors)
+            self._stage.add(vectors, self._threads)
 
     def _rearranged(self) -> None:
         """The first stage no longer fits; exact search answers until there is another."""
