@@ -113,8 +113,14 @@ def _searched(found: Found) -> float | None:
     return None
 
 
-def _started(name: str, size: int, dim: int, way: str, unit: str) -> Callable[[Found], float | None]:
-    return _median(name, start.subject(size, dim), way, unit)
+def _started(name: str, size: int, way: str, unit: str) -> Callable[[Found], float | None]:
+    """With the model's own number of values, or what the file was made for."""
+
+    def find(found: Found) -> float | None:
+        figures = found[name].of(unit, case=way) if name in found else []
+        return next((figure.median for figure in figures if figure.subject.startswith(f"{size:,} x ")), None)
+
+    return find
 
 
 def _exponent(found: Found) -> float | None:
@@ -142,12 +148,12 @@ def _at_most(text: str, limit: float, unit: str, find: Callable[[Found], float |
 BULK, ONE, FILTERED = service.Case(32, 8), service.Case(1, 32), service.Case(1, 32, without_camera=True)
 OURS = service.OURS
 
-_ready = _started("start", 100_000, 2048, start.WITH, start.READY)
-_ready_large = _started("start-1000000x512", 1_000_000, 512, start.WITH, start.READY)
-_answered = _started("start", 100_000, 2048, start.WITHOUT, start.ANSWERED)
+_ready = _started("start", 100_000, start.WITH, start.READY)
+_ready_large = _started("start-1000000x512", 1_000_000, start.WITH, start.READY)
+_answered = _started("start", 100_000, start.WITHOUT, start.ANSWERED)
 _memory = _first(
     _median("service", OURS, "all its processes", service.MEMORY),
-    _started("start", 20_000, 2048, start.WITH, start.MEMORY),
+    _started("start", 20_000, start.WITH, start.MEMORY),
 )
 _index_memory = _median("growth" + LARGE, growth.SUBJECT, "1,000,000 crops", growth.MEMORY)
 _gpu_bulk = _median("gpu-service", OURS, str(BULK), service.RATE)
