@@ -39,6 +39,7 @@ from service.gallery.records import (
 )
 from service.gallery.recovery import SnapshotKeeper, open_index
 from service.gallery.retention import Retention
+from service.gallery.stage import StageKind
 from service.gallery.store import Model, Store
 
 _LISTED = "1"  # the name, in its cursors, of the list of crops
@@ -91,6 +92,7 @@ class Gallery(Closing):
         model = Model(model_sha256, model_name, dim)
         store = Store.open(folder, model)
         try:
+            searching = searching.fitted(store.count(), dim)
             index = open_index(store, model, searching)
         except BaseException:
             store.close()
@@ -131,6 +133,12 @@ class Gallery(Closing):
     def crop_count(self) -> int:
         """How many crops are enrolled. Never blocks."""
         return self._index.crop_count
+
+    @property
+    def stage(self) -> StageKind | None:
+        """What searches ask first by now, None: they compare every crop on the CPU. Never blocks."""
+        stage = self._index.stage
+        return None if stage is None else stage.kind
 
     @property
     def identity_count(self) -> int:
