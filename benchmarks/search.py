@@ -27,6 +27,7 @@ from benchmarks.worker import Worker, working
 from service.gallery.building import EXACT_UP_TO
 
 OURS = "Resight, whole query"
+OURS_ON_GPU = "Resight, exact on the GPU"
 LABELS = {
     "resight": OURS,
     "resight-exact": "Resight, exact",
@@ -37,11 +38,15 @@ LABELS = {
     "hnswlib": "hnswlib",
     "usearch": "usearch",
     "milvus": "Milvus",
+    "resight-gpu": OURS_ON_GPU,
+    "resight-cagra": "Resight, cagra on the GPU",
     "faiss-gpu": "FAISS flat fp16 on the GPU",
     "pytorch-gpu": "PyTorch fp16 on the GPU",
 }
 PEERS = ("hnswlib", "usearch")
-GPU = ("faiss-gpu", "pytorch-gpu")
+STORED = ("resight", "resight-exact", "resight-hnsw")  # they open a gallery that was filled before
+GPU = ("resight-gpu", "faiss-gpu", "pytorch-gpu")  # with crops of their own, whose nearest nobody has looked for
+ON_GPU = (*GPU, "resight-cagra")
 GRAPHS = ("resight-hnsw", "hnswlib", "usearch")  # they take minutes to build where the others take seconds
 TIME, RECALL, BUILD, MEMORY = "ms a query", "recall@10", "s to build", "MB"
 ONE = "1 query"
@@ -73,7 +78,7 @@ def measure(options: argparse.Namespace, results: Results, console: Console) -> 
     """One index after the other: all of them would not fit the memory. `repeats` are spread over its time."""
     wanted = None if set(options.only) <= set(GPU) else exact(options.crops, options.dim)
     with TemporaryDirectory() as folder:
-        if any(name.startswith("resight") for name in options.only):
+        if any(name in STORED for name in options.only):
             console.print("our gallery is filled")
             fill(Path(folder), options.crops, options.dim)
         _all(Path(folder), wanted, options, results, console)
@@ -95,7 +100,7 @@ def _all(
             python = python_of(options, name in PEERS)
             with working("benchmarks.searchers", name, python=python) as worker:
                 built = worker.ask(do="build", crops=options.crops, dim=options.dim, folder=str(folder))
-                _one(label, worker, built, wanted, options, results)
+                _one(label, worker, built, None if name in GPU else wanted, options, results)
         except BenchmarkError as error:
             results.not_run[label] = str(error)
 
@@ -128,7 +133,7 @@ def _one(
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 not possible."""
     parser = peers_option(arguments(__doc__, seconds=0.3), tuple(LABELS))
-    parser.set_defaults(only=[name for name in LABELS if name not in GPU])
+    parser.set_defaults(only=[name for name in LABELS if name not in ON_GPU])
     parser.add_argument("--crops", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--batches", type=as_numbers, default=[1, 16, 32])

@@ -77,8 +77,7 @@ class Resight(Searcher):
 
         searching = Searching(self._kind, available_cores())  # type: ignore[arg-type]
         self._gallery = open_gallery(folder, dim, searching)
-        probe = draw_queries(1, crops, dim)
-        while searching.stage_for(crops) and self._ask(probe, None, shown=0)[0].exact:
+        while self._gallery.stage != searching.stage_for(crops):
             time.sleep(WAIT_SECONDS)
 
     def search(self, queries: Rows, share: float | None) -> list[list[int]]:
@@ -222,10 +221,13 @@ class Milvus(Searcher):
         raise NotImplementedError
 
 
-def _gpu(name: str) -> Searcher:
-    from benchmarks.gpu_searchers import GPU_SEARCHERS
+def _gpu(name: str) -> Callable[[], Searcher]:
+    def make() -> Searcher:
+        from benchmarks.gpu_searchers import GPU_SEARCHERS
 
-    return GPU_SEARCHERS[name]()
+        return GPU_SEARCHERS[name]()
+
+    return make
 
 
 SEARCHERS: dict[str, Callable[[], Searcher]] = {
@@ -238,8 +240,7 @@ SEARCHERS: dict[str, Callable[[], Searcher]] = {
     "hnswlib": Hnswlib,
     "usearch": Usearch,
     "milvus": Milvus,
-    "faiss-gpu": lambda: _gpu("faiss-gpu"),
-    "pytorch-gpu": lambda: _gpu("pytorch-gpu"),
+    **{name: _gpu(name) for name in ("resight-gpu", "resight-cagra", "faiss-gpu", "pytorch-gpu")},
 }
 
 
