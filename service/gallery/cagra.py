@@ -58,16 +58,18 @@ class Cagra:
 
     def search(self, queries: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None = None) -> list[Near]:
         """Up to k near each of the queries [m, D], of those in the mask [n]. Raises StageLost."""
-        parts = [self._walked(queries, k, mask)]
+        parts = []
+        passing = None if mask is None else mask[: self._built]
+        reach = min(k, self._built if passing is None else int(np.count_nonzero(passing)))
+        if reach:
+            parts.append(self._walked(queries, reach, passing))
         if len(self._rows) > self._built:
             parts += self._rows.parts(queries, k, mask, self._built)
-        return merged(parts, k)
+        return merged(len(queries), parts, k)
 
     def _walked(
-        self, queries: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None
+        self, queries: NDArray[np.float32], k: int, passing: NDArray[np.bool_] | None
     ) -> tuple[Positions, NDArray[np.float32]]:
-        passing = None if mask is None else mask[: self._built]
-        k = min(k, self._built)
         with self._lock, telling_of_loss():
             squared, places = self._graph.search(
                 queries.astype(np.float16), k, params=_walk(k, passing), numeric_type=faiss.Float16

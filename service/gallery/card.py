@@ -40,9 +40,14 @@ def why_no_card(graph: bool = False) -> str | None:
         return "this FAISS is built without GPUs: install the extra gpu instead of cpu, in an environment of its own"
     if not faiss.get_num_gpus():
         return "FAISS sees no GPU: nvidia-smi must list one; look at CUDA_VISIBLE_DEVICES"
-    if graph and not hasattr(faiss, "GpuIndexCagra"):
+    if graph and not has_cuvs():
         return "this FAISS has no CAGRA: install faiss-gpu-cuvs, as the extra gpu does, instead of faiss-gpu"
     return None
+
+
+def has_cuvs() -> bool:
+    """Whether this FAISS is built with NVIDIA's cuVS: it alone has CAGRA, and heeds filters on a GPU."""
+    return hasattr(faiss, "GpuIndexCagra")
 
 
 @contextmanager
@@ -113,7 +118,7 @@ class CardRows:
     def search(self, queries: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None = None) -> list[Near]:
         """The k nearest of each of the queries [m, D]; of those in the mask [n], fewer where it does not select."""
         if mask is None or self._selects:
-            return merged(self.parts(queries, k, mask), k)
+            return merged(len(queries), self.parts(queries, k, mask), k)
         return [through(mask, near) for near in self.search(queries, k)]
 
     def parts(
@@ -125,8 +130,11 @@ class CardRows:
             for number in range(start // BLOCK, len(self._blocks)):
                 block, first = self._blocks[number], number * BLOCK
                 passing = None if mask is None else mask[first : first + block.ntotal]
+                reach = min(k, int(block.ntotal if passing is None else np.count_nonzero(passing)))
+                if not reach:
+                    continue
                 parameters = None if passing is None else faiss.SearchParameters(sel=selector(passing))
-                squared, places = block.search(queries, min(k, int(block.ntotal)), params=parameters)
+                squared, places = block.search(queries, reach, params=parameters)
                 squared = counted(places, squared, passing)
                 squared[places + first < start] = np.inf
                 parts.append((places + first, squared))
@@ -135,13 +143,12 @@ class CardRows:
 
 def card_rows(dim: int) -> CardRows:
     """No vectors yet, for the first card that CUDA shows. Raises StageLost."""
-    cuvs = "CUVS" in faiss.get_compile_options()
     with telling_of_loss():
         resources = faiss.StandardGpuResources()
         settings = faiss.GpuIndexFlatConfig()
         settings.useFloat16 = True
-        settings.use_cuvs = cuvs
-    return CardRows(lambda: faiss.GpuIndexFlatL2(resources, dim, settings), cuvs)
+        settings.use_cuvs = has_cuvs()
+    return CardRows(lambda: faiss.GpuIndexFlatL2(resources, dim, settings), has_cuvs())
 
 
 def selector(mask: NDArray[np.bool_]) -> faiss.IDSelector:
@@ -170,10 +177,10 @@ def through(mask: NDArray[np.bool_], near: Near) -> Near:
     return positions[passing], squared[passing]
 
 
-def merged(parts: Sequence[tuple[Positions, NDArray[np.float32]]], k: int) -> list[Near]:
-    """The k nearest of all parts, each [m, any]: m times, without what is infinitely far."""
-    positions = np.concatenate([part for part, _ in parts], axis=1)
-    squared = np.concatenate([part for _, part in parts], axis=1)
+def merged(count: int, parts: Sequence[tuple[Positions, NDArray[np.float32]]], k: int) -> list[Near]:
+    """The k nearest of all parts, each [count, any], for each of so many queries; without what is infinitely far."""
+    positions = np.concatenate([np.empty((count, 0), np.int64), *(part for part, _ in parts)], axis=1)
+    squared = np.concatenate([np.empty((count, 0), np.float32), *(part for _, part in parts)], axis=1)
     if k < squared.shape[1]:
         near = np.argpartition(squared, k, axis=1)[:, :k]
         positions, squared = np.take_along_axis(positions, near, 1), np.take_along_axis(squared, near, 1)

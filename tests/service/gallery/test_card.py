@@ -66,7 +66,9 @@ class Rows:
             raise RuntimeError("out of memory")
         assert 0 < k <= min(self.ntotal, card.MOST_CUVS if self._selects else card.MOST)
         assert params is None or self._selects
-        return self._index.search(queries, k, params=params)
+        squared, places = self._index.search(queries, k, params=params)
+        assert (places >= 0).all()  # no more is asked for than passes: what cuVS fills up with is not said
+        return squared, places
 
 
 class Graph:
@@ -152,7 +154,7 @@ def test_what_fills_up_is_dropped() -> None:
     places = np.array([[3, 1, -1, 9], [0, 2, 7, 2**32 - 1]])
     squared = np.array([[0.2, 0.1, 0.0, np.inf], [0.3, np.nan, 3.4e38, np.inf]], np.float32)
     kept = card.counted(places, squared, np.array([True, True, False, True]))
-    ((near, far), (other, farther)) = card.merged([(places, kept)], 4)
+    ((near, far), (other, farther)) = card.merged(2, [(places, kept)], 4)
     assert (near.tolist(), other.tolist()) == ([1, 3], [0])
     np.testing.assert_allclose([*far, *farther], [0.1, 0.2, 0.3], rtol=1e-6)
     with pytest.raises(RuntimeError, match="does not heed filters"):
@@ -467,3 +469,47 @@ def test_free_memory_of_the_card(
     assert free_on_card(loads({"libcudart.so.12": Runtime(0)})) == 5 * GIB
     assert free_on_card(loads({"libcudart.so.13": Runtime(35)})) is None
     assert free_on_card(loads({})) is None
+
+
+class Config:
+    """Takes what it is told."""
+
+
+class Made:
+    """An index of the card that remembers how it was made."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def train(self, vectors: NDArray[np.float16], *, numeric_type: int) -> None:
+        if not len(vectors):
+            raise RuntimeError("out of memory")
+        assert numeric_type == faiss.Float16
+
+
+def test_indexes_of_the_card_are_float16_and_heed_filters_with_cuvs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GpuIndexFlatConfig", "GpuIndexCagraConfig"):
+        monkeypatch.setattr(faiss, name, Config, raising=False)
+    for name in ("StandardGpuResources", "GpuIndexFlatL2"):
+        monkeypatch.setattr(faiss, name, Made, raising=False)
+    monkeypatch.delattr(faiss, "GpuIndexCagra", raising=False)
+    for cuvs in (False, True):
+        if cuvs:
+            monkeypatch.setattr(faiss, "GpuIndexCagra", Made, raising=False)
+        onto = card.card_rows(DIM)
+        _, dim, settings = onto._new_block().arguments
+        assert (dim, settings.useFloat16, settings.use_cuvs) == (DIM, True, cuvs)
+        assert onto.most == (16384 if cuvs else 2048)
+    graph = cagra.built_graph(np.zeros((1, DIM), np.float16))
+    _, dim, metric, settings = graph.arguments
+    assert (dim, metric, settings.graph_degree) == (DIM, faiss.METRIC_L2, 64)
+    with pytest.raises(StageLost, match="out of memory"):
+        cagra.built_graph(np.zeros((0, DIM), np.float16))
+
+
+@pytest.mark.parametrize(("k", "kept"), [(1, 64), (64, 64), (65, 96), (512, 512), (1000, 1024)])
+def test_a_walk_keeps_as_many_as_it_is_to_find(monkeypatch: pytest.MonkeyPatch, k: int, kept: int) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(faiss, "SearchParametersCagra", lambda **said: said, raising=False)
+    assert cagra._walk(k, None) == {"itopk_size": kept, "sel": None}
+    assert cagra._walk(k, np.ones(9, np.bool_))["sel"].is_member(8)
