@@ -42,6 +42,7 @@ bench: $(VENV)/bench.stamp $(PEERS)/bench.stamp  ## every speed, at 20,000 and 1
 bench-large: $(VENV)/bench.stamp $(PEERS)/bench.stamp  ## galleries up to a million crops
 	$(BENCH).enrolment --crops 20000 --repeats 3 $(LARGE)/enrolment-large.json
 	$(BENCH).growth --sizes 10000,30000,100000,300000,1000000 $(LARGE)/growth-large.json
+	$(BENCH).start --sizes 100000 --dim 2048 $(LARGE)/start-100000x2048.json
 	$(BENCH).start --sizes 1000000 --dim 512 $(LARGE)/start-1000000x512.json
 	$(BENCH).search --crops 100000 --graphs 100000 $(LARGE)/search-100000.json
 	$(BENCH).search --crops 300000 --graphs 300000 $(LARGE)/search-300000.json

@@ -36,6 +36,8 @@ class ResightGpu(Searcher):
         from service.gallery.building import Searching, StageBuilder
         from service.gallery.card import why_no_card
         from service.gallery.index import Index
+        from service.gallery.stagefile import StageFile
+        from service.gallery.store import Model, Store
 
         searching = Searching.here(self._kind, available_cores(), True, None)  # type: ignore[arg-type]
         if not searching.card:
@@ -48,7 +50,8 @@ class ResightGpu(Searcher):
         for rows in (rows for _, rows in draw_gallery(crops, dim)) if self._kind == "cagra" else _blocks(crops, dim):
             self._index.load(_entries(start, len(rows)), rows.astype(np.float16), np.ones(len(rows), np.bool_))
             start += len(rows)
-        self._builder = StageBuilder(self._index, searching)
+        self._store = Store.open(folder / "none", Model("0" * 64, "drawn", dim))  # nothing of a card's is kept there
+        self._builder = StageBuilder(self._index, searching, StageFile(self._store.database, "0" * 64))
         while (stage := self._index.stage) is None or stage.kind != searching.stage_for(crops):
             time.sleep(WAIT_SECONDS)
 
@@ -68,6 +71,7 @@ class ResightGpu(Searcher):
 
     def close(self) -> None:
         self._builder.close()
+        self._store.close()
 
 
 def _entries(start: int, count: int) -> list[Any]:

@@ -45,7 +45,8 @@ def measure(options: argparse.Namespace, results: Results, console: Console) -> 
             workers[size] = stack.enter_context(working("benchmarks.searchers", "resight"))
             built = workers[size].ask(do="build", crops=size, dim=options.dim, folder=folder)
             results.add(SUBJECT, f"{size:,} crops", MEMORY, built["bytes"] / 1e6)
-        for _ in range(options.repeats):
+        for repeat in range(options.repeats):
+            console.print(f"round {repeat + 1} of {options.repeats}")
             for size, worker in workers.items():
                 taken = worker.ask(do="search", batch=1, share=None, seconds=options.seconds)
                 results.add(SUBJECT, f"{size:,} crops", TIME, 1e3 * statistics.median(taken))

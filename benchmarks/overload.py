@@ -13,19 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.held import arguments, broken, judged
-from benchmarks.load import (
-    LoadError,
-    Process,
-    Reply,
-    at_rate,
-    good_rate,
-    in_turn,
-    percentile,
-    pictures,
-    process_of,
-    request_of,
-)
+from benchmarks.held import broken, command, full_rate
+from benchmarks.load import Process, Reply, at_rate, good_rate, in_turn, percentile, pictures, process_of, request_of
 
 CLIENTS = 32
 MEASURED_SECONDS = 15.0
@@ -71,9 +60,7 @@ async def measure(url: str, factor: float, seconds: float, measured: float = MEA
     requests = [request_of("/embed", picture) for picture in pictures(64)]
     process_of(url)
     await in_turn(url, requests, CLIENTS, measured)  # warms connections and caches
-    before = good_rate(await in_turn(url, requests, CLIENTS, measured))
-    if not before:
-        raise LoadError(f"{url} answers no picture with 200.")
+    before = await full_rate(url, requests, CLIENTS, measured)
     watching = asyncio.create_task(_watch(url, seconds))
     replies = await at_rate(url, requests, factor * before, seconds)
     memory = await watching
@@ -105,13 +92,7 @@ def show(seen: Overload, seconds: float) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 all held, 1 not all held, 2 not possible."""
-    parser = arguments(__doc__, seconds=120.0)
-    parser.add_argument("--factor", type=float, default=10.0)
-    options = parser.parse_args(argv)
-    return judged(
-        lambda: asyncio.run(measure(options.url, options.factor, options.seconds)),
-        lambda seen: show(seen, options.seconds),
-    )
+    return command(argv, __doc__, ("factor", 10.0), 120.0, measure, show)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,12 @@ from benchmarks.worker import Worker, working
 from service.gallery.building import EXACT_UP_TO
 
 OURS = "Resight, whole query"
+OURS_COMPRESSED = "Resight, compressed"
 OURS_ON_GPU = "Resight, exact on the GPU"
 LABELS = {
     "resight": OURS,
     "resight-exact": "Resight, exact",
+    "resight-compressed": OURS_COMPRESSED,
     "resight-hnsw": "Resight, hnsw",
     "faiss": "FAISS flat",
     "faiss-tuned": "FAISS flat, tuned",
@@ -44,12 +46,18 @@ LABELS = {
     "pytorch-gpu": "PyTorch fp16 on the GPU",
 }
 PEERS = ("hnswlib", "usearch")
-STORED = ("resight", "resight-exact", "resight-hnsw")  # they open a gallery that was filled before
+STORED = (
+    "resight",
+    "resight-exact",
+    "resight-compressed",
+    "resight-hnsw",
+)  # they open a gallery that was filled before
 GPU = ("resight-gpu", "faiss-gpu", "pytorch-gpu")  # with crops of their own, whose nearest nobody has looked for
 ON_GPU = (*GPU, "resight-cagra")
 GRAPHS = ("resight-hnsw", "hnswlib", "usearch")  # they take minutes to build where the others take seconds
 TIME, RECALL, BUILD, MEMORY = "ms a query", "recall@10", "s to build", "MB"
 ONE = "1 query"
+COMPRESSED_FROM = 300_000  # crops
 QUERIES = 32  # whose recall is measured
 SHARES = {TENTH: "1 query, a tenth passes", THOUSANDTH: "1 query, a thousandth passes"}
 
@@ -92,6 +100,8 @@ def _all(
         label = LABELS[name]
         if name == "resight-exact" and options.crops <= EXACT_UP_TO:
             continue  # that is what `auto` is
+        if name == "resight-compressed" and options.crops < COMPRESSED_FROM:
+            continue  # memory holds the vectors of so few
         if name in GRAPHS and options.crops > options.graphs:
             results.not_run[label] = f"its graph is built up to {options.graphs:,} crops; see make bench-large"
             continue

@@ -74,7 +74,9 @@ class Resight(Searcher):
     def build(self, crops: int, dim: int, folder: Path) -> None:
         """Opens it, and waits until searches are what the setting asks for."""
         from service.gallery.building import Searching
+        from service.gallery.folder import STAGE_NAME
 
+        (folder / "gallery" / STAGE_NAME).unlink(missing_ok=True)  # another contender's: each builds its own
         searching = Searching(self._kind, available_cores())  # type: ignore[arg-type]
         self._gallery = open_gallery(folder, dim, searching)
         while self._gallery.stage != searching.stage_for(crops):
@@ -233,6 +235,7 @@ def _gpu(name: str) -> Callable[[], Searcher]:
 SEARCHERS: dict[str, Callable[[], Searcher]] = {
     "resight": Resight,
     "resight-exact": lambda: Resight("exact"),
+    "resight-compressed": lambda: Resight("compressed"),
     "resight-hnsw": lambda: Resight("hnsw"),
     "faiss": Faiss,
     "faiss-tuned": lambda: Faiss(tuned=True),

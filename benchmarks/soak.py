@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.held import arguments, broken, judged
-from benchmarks.load import LoadError, Reply, at_rate, good_rate, in_turn, percentile, pictures, process_of, request_of
+from benchmarks.held import broken, command, full_rate
+from benchmarks.load import Reply, at_rate, percentile, pictures, process_of, request_of
 
 CLIENTS = 16
 MEASURED_SECONDS = 10.0
@@ -65,9 +65,7 @@ async def measure(url: str, share: float, seconds: float, measured: float = MEAS
     """Loads the service at `url`; raises LoadError."""
     requests = [request_of("/query", picture) for picture in pictures(64)]
     process_of(url)
-    rate = share * good_rate(await in_turn(url, requests, CLIENTS, measured))
-    if not rate:
-        raise LoadError(f"{url} answers no picture with 200.")
+    rate = share * await full_rate(url, requests, CLIENTS, measured)
     await asyncio.sleep(ENDING_SECONDS)
     files_before = process_of(url).files
     loading = asyncio.create_task(at_rate(url, requests, rate, seconds))
@@ -96,13 +94,7 @@ def show(seen: Soak, seconds: float) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 all held, 1 not all held, 2 not possible."""
-    parser = arguments(__doc__, seconds=1800.0)
-    parser.add_argument("--share", type=float, default=0.7)
-    options = parser.parse_args(argv)
-    return judged(
-        lambda: asyncio.run(measure(options.url, options.share, options.seconds)),
-        lambda seen: show(seen, options.seconds),
-    )
+    return command(argv, __doc__, ("share", 0.7), 1800.0, measure, show)
 
 
 if __name__ == "__main__":

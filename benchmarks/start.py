@@ -45,7 +45,8 @@ def measure(options: argparse.Namespace, results: Results, console: Console) -> 
             gallery = Path(folder) / f"gallery-{size}"
             console.print(f"{size:,} crops")
             fill_gallery(gallery, info, size)
-            for _ in range(options.repeats):
+            for repeat in range(options.repeats):
+                console.print(f"round {repeat + 1} of {options.repeats}")
                 for way in (WITH, WITHOUT):
                     if way == WITHOUT:
                         (gallery / SNAPSHOT_NAME).unlink(missing_ok=True)

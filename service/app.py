@@ -116,7 +116,9 @@ def running(settings: Settings) -> Iterator[Runtime]:
         _log_start(engine, worker, opened)
         searches = Searches(opened)
         stack.callback(searches.close)
-        pools = Pool(threads), Pool(threads), Pool(STORING_THREADS)
+        pools = Pool(threads, "decode"), Pool(threads, "compute"), Pool(STORING_THREADS, "store")
+        for pool in pools:
+            stack.callback(pool.close)
         yield Runtime(settings, engine.info, worker, searches, opened, audit, retention, *pools, door, stamp)
 
 

@@ -17,7 +17,7 @@ from service.api.auth import count_images
 from service.api.problems import Problem, problem_of, shown, unless_problem
 from service.api.runtime import Runtime
 from service.gallery.records import UnknownCrop
-from service.inference.batching import Feed
+from service.inference.feed import Feed
 from service.inference.images import ImageError, Kept, decode_and_keep
 from service.inference.outcomes import EmbeddingFailed, Outcome
 

@@ -6,12 +6,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar, TypeVarTuple
 
-import anyio
-import anyio.to_thread
 from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 
@@ -36,20 +35,19 @@ Ts = TypeVarTuple("Ts")
 class Pool:
     """Up to `size` threads for one kind of work that would block the event loop."""
 
-    def __init__(self, size: int) -> None:
-        self._limiter = anyio.CapacityLimiter(size)
+    def __init__(self, size: int, name: str) -> None:
+        self._threads = ThreadPoolExecutor(size, f"resight-{name}")
 
     async def run(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Calls `function` in one of the threads; waits for one to be free.
 
         Cancelled while it waits, it never calls; later, the thread goes on and keeps its place until it ends.
         """
-        place = object()
-        await self._limiter.acquire_on_behalf_of(place)
-        own = anyio.CapacityLimiter(1)
-        thread = asyncio.ensure_future(anyio.to_thread.run_sync(function, *arguments, limiter=own))
-        thread.add_done_callback(lambda _: self._limiter.release_on_behalf_of(place))
-        return await asyncio.shield(thread)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    def close(self) -> None:
+        """Ends the threads after the work under way."""
+        self._threads.shutdown()
 
 
 @dataclass(frozen=True)

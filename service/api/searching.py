@@ -1,4 +1,4 @@
-"""Queries that wait together are searched together, in a thread of their own."""
+"""Queries that wait together are searched together, in threads of their own."""
 
 from __future__ import annotations
 
@@ -33,25 +33,23 @@ class _Waiting:
             self.answer.set_result(found)
 
 
-class Searches:
-    """One search at a time; what comes meanwhile is the next. Only the event loop's thread may use it.
+class _Lane:
+    """One search at a time; what comes meanwhile is the next.
 
     Like the engine's queue it has no timer: a lone query waits for nothing, a crowd is searched at once.
     """
 
-    def __init__(self, gallery: Gallery) -> None:
+    def __init__(self, gallery: Gallery, name: str) -> None:
         self._gallery = gallery
         self._waiting: deque[_Waiting] = deque()
         self._serving: asyncio.Task[None] | None = None
         # FAISS starts a team of threads for every call, which for one query costs twice the time that it saves.
-        self._thread = ThreadPoolExecutor(1, "resight-search", initializer=faiss.omp_set_num_threads, initargs=(1,))
+        self._thread = ThreadPoolExecutor(1, name, initializer=faiss.omp_set_num_threads, initargs=(1,))
 
     def close(self) -> None:
-        """Ends the thread after the search under way."""
         self._thread.shutdown()
 
     async def answer(self, probe: Probe) -> Answer:
-        """What `Gallery.query` says; raises what it raises. Cancelled while it waits, it is not searched."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(probe, loop.create_future())
         self._waiting.append(waiting)
@@ -77,3 +75,24 @@ class Searches:
                 return [error for _ in batch]
             logger.warning("queries failed together; searching one by one", exc_info=error)
             return [found for one in batch for found in await self._search([one])]
+
+
+class Searches:
+    """The queries of a gallery. Only the event loop's thread may use it.
+
+    Those that ask to be compared with every crop are searched apart: at a million crops one takes as long as hundreds
+    of the others, which would wait for it.
+    """
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._likely = _Lane(gallery, "resight-search")
+        self._exact = _Lane(gallery, "resight-search-exact")
+
+    def close(self) -> None:
+        """Ends the threads after the searches under way."""
+        self._likely.close()
+        self._exact.close()
+
+    async def answer(self, probe: Probe) -> Answer:
+        """What `Gallery.query` says; raises what it raises. Cancelled while it waits, it is not searched."""
+        return await (self._exact if probe.options.exact else self._likely).answer(probe)

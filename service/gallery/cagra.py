@@ -44,9 +44,9 @@ class Cagra:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, vectors: NDArray[np.float16]) -> None:
+    def add(self, vectors: NDArray[np.float16], threads: int) -> None:
         """Adds vectors [n, D] to the rows. Raises StageLost."""
-        self._rows.add(vectors)
+        self._rows.add(vectors, threads)
 
     def found(self, vectors: Vectors, queries: NDArray[np.float32], selections: Sequence[Selection]) -> list[Found]:
         """What finds the crops near each of these queries [m, D]; what the graph does not find, the rows do."""

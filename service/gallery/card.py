@@ -99,9 +99,10 @@ class CardRows:
     def __len__(self) -> int:
         return sum(int(block.ntotal) for block in self._blocks)
 
-    def add(self, vectors: NDArray[np.float16]) -> None:
+    def add(self, vectors: NDArray[np.float16], threads: int) -> None:
         """Adds vectors [n, D] at the next positions. Raises StageLost, and is of no more use then."""
         start = 0
+        faiss.omp_set_num_threads(threads)
         with self._lock, telling_of_loss():
             while start < len(vectors):
                 if not self._blocks or self._blocks[-1].ntotal >= BLOCK:

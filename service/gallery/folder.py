@@ -6,11 +6,14 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from service.gallery.records import GalleryLocked, GalleryUnavailable
 
 SNAPSHOT_NAME = "index.snapshot"
 UNFINISHED_SNAPSHOT_NAME = "index.snapshot.new"
+STAGE_NAME = "index.stage"
+UNFINISHED_STAGE_NAME = "index.stage.new"
 SPARE_NAME = "spare"
 SPARE_BYTES = 256 * 1024  # SQLite cannot even read without some 40 KiB of working files
 
@@ -24,6 +27,7 @@ class DataFolder:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
+        self.removals = 0  # of copies: what was copied before the last one may have what is erased
         self._descriptor = descriptor
         self._watched: dict[Path, tuple[int, int]] = {}
 
@@ -61,6 +65,12 @@ class DataFolder:
         """Makes files that were made, renamed or removed so for good."""
         os.fsync(self._descriptor)
 
+    def new_file(self, name: str) -> BinaryIO:
+        """An empty file to write, in the place of any that has the name. Raises OSError."""
+        path = self.path / name
+        path.unlink(missing_ok=True)
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
     def keep_spare(self) -> None:
         """Sets room aside, if there is any, that `give_up_spare` can free when the disk is full."""
         spare = self.path / SPARE_NAME
@@ -83,15 +93,17 @@ class DataFolder:
     def remove_copies(self) -> None:
         """Removes the files that hold copies of what the database stores, finished or not.
 
-        Raises GalleryUnavailable: then they may still be there.
+        The unfinished go first, so that one that gets its name meanwhile goes, too. Raises GalleryUnavailable: then
+        they may still be there.
         """
+        self.removals += 1
         try:
-            for name in (SNAPSHOT_NAME, UNFINISHED_SNAPSHOT_NAME):
+            for name in (UNFINISHED_SNAPSHOT_NAME, SNAPSHOT_NAME, UNFINISHED_STAGE_NAME, STAGE_NAME):
                 (self.path / name).unlink(missing_ok=True)
             self.sync()
         except OSError as error:
             raise GalleryUnavailable(
-                f"The snapshot in {self.path} cannot be removed ({error.strerror}), so nothing was erased."
+                f"The copies of the index in {self.path} cannot be removed ({error.strerror}), so nothing was erased."
             ) from error
 
     def watch(self, *names: str) -> None:

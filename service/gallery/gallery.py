@@ -18,7 +18,7 @@ from service.gallery.audit import Audit
 from service.gallery.building import AUTO, Searching, StageBuilder
 from service.gallery.closing import Closing
 from service.gallery.columns import Columns
-from service.gallery.cursors import decode_cursor, encode_cursor, invalid_cursor
+from service.gallery.cursors import decode_row, encode_cursor
 from service.gallery.erasures import Erasures
 from service.gallery.identities import Identities
 from service.gallery.index import Index
@@ -40,6 +40,7 @@ from service.gallery.records import (
 from service.gallery.recovery import SnapshotKeeper, open_index
 from service.gallery.retention import Retention
 from service.gallery.stage import StageKind
+from service.gallery.stagefile import StageFile
 from service.gallery.store import Model, Store
 
 _LISTED = "1"  # the name, in its cursors, of the list of crops
@@ -97,13 +98,14 @@ class Gallery(Closing):
         except BaseException:
             store.close()
             raise
-        builder = StageBuilder(index, searching)
+        builder = StageBuilder(index, searching, StageFile(store.database, model_sha256))
         return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance, builder)
 
     def close(self) -> None:
-        """Finishes the writes under way, leaves a snapshot of the index and frees the folder. Idempotent."""
+        """Finishes the writes under way, leaves the index on disk and frees the folder. Idempotent."""
         self._builder.close()
         self._snapshots.close()
+        self._builder.keep()
         self._store.close()
 
     def retention(self, audit: Audit, days: int) -> Retention:
@@ -198,17 +200,14 @@ class Gallery(Closing):
         """
         if limit < 1:
             raise ValueError("limit must be at least 1: empty pages never come to an end")
-        after = 0 if cursor is None else _row_behind(cursor)
+        after = 0 if cursor is None else decode_row(_LISTED, cursor)
         with self._index.reading() as columns:
             rows = columns.row[columns.select(filters)]
         start = int(np.searchsorted(rows, after, side="right"))
         part = rows[start : start + limit].tolist()
         found = self._store.crops(part)
-        more = start + limit < len(rows)
-        return Page(
-            crops=tuple(found[row] for row in part if row in found),
-            next_cursor=encode_cursor(_LISTED, str(part[-1])) if more else None,
-        )
+        crops = tuple(found[row] for row in part if row in found)
+        return Page(crops, encode_cursor(_LISTED, str(part[-1])) if start + limit < len(rows) else None)
 
     def query(self, embeddings: NDArray[np.float32], options: QueryOptions) -> Answer:
         """Ranks the identities by their distance to one person, seen in one or several shots [M, D].
@@ -297,13 +296,3 @@ def _is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-
-
-def _row_behind(cursor: str) -> int:
-    try:
-        row = int(decode_cursor(_LISTED, cursor))
-    except ValueError as error:
-        raise invalid_cursor() from error
-    if not 0 < row < 2**63 or encode_cursor(_LISTED, str(row)) != cursor:
-        raise invalid_cursor()
-    return row

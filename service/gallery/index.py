@@ -20,13 +20,14 @@ from service.gallery.columns import Columns, Frozen, Selection
 from service.gallery.finding import Compared, Found, Scanned, compare_all, sums_error
 from service.gallery.lock import ReadWriteLock
 from service.gallery.records import GalleryUnavailable
-from service.gallery.stage import Stage, StageLost
+from service.gallery.stage import FirstStage, Stage, StageLost
 from service.gallery.vectors import Vectors
 
 NARROW = 0.01  # below this share of the gallery, measuring vectors one by one beats a masked scan
 FEW = 4  # fewer queries than these are faster compared one by one
 MOST_COMPARED = 1 << 24  # distances held at once: 64 MiB
 AT_ONCE_ON_CARD = 256  # queries: the distances stay there
+PART = 1024  # vectors that `part` should be asked for at a time: writes wait no longer than for these
 COMPACT_SHARE, COMPACT_MINIMUM = 0.25, 1024  # removed vectors that are worth moving the others together
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Index:
         self.arrangement = 0  # another number after vectors have moved or were replaced
         self._in_step = True
         self._stage: Stage | None = None
+        self._threads = threads
         self._vectors = Vectors(dim, threads, folder)
         self._lock = ReadWriteLock()
 
@@ -162,11 +164,30 @@ class Index:
                 self._stage = stage
         return fits
 
+    def give_up_stage(self) -> tuple[FirstStage, int] | None:
+        """Searches without first stage from now on; gives it, of the crops present alone, with their checksum.
+
+        None where there is none, where it is of a kind that removed crops stay in, and on a card: there it stays.
+        """
+        with self._changing():
+            stage, present = self._stage, self.columns.present
+            if not isinstance(stage, FirstStage):
+                return None
+            self._stage = None
+            return (stage, self.columns.crc32(present)) if stage.keep(present) else None
+
+    def crc32(self, count: int, arrangement: int) -> int | None:
+        """A checksum of the first `count` crops; None where some were removed, or once they are arranged otherwise."""
+        with self.reading() as columns:
+            if self.arrangement != arrangement or not columns.present[:count].all():
+                return None
+            return columns.crc32(slice(count))
+
     def _append(self, vectors: NDArray[np.float16]) -> None:
         self._vectors.append(vectors)
         if self._stage is not None:
             try:
-                self._stage.add(vectors)
+                self._stage.add(vectors, self._threads)
             except StageLost as error:
                 _log.error("the card takes no more vectors; they are searched without it (%s)", error)
                 self._stage = None

@@ -31,7 +31,8 @@ from service.gallery.index import Index
 from service.gallery.memory import require_memory
 from service.gallery.periodic import Periodic
 from service.gallery.records import GalleryError, GalleryUnavailable
-from service.gallery.snapshot import Origin, SnapshotUnusable
+from service.gallery.sections import CopyUnusable
+from service.gallery.snapshot import Origin
 from service.gallery.store import LOAD_CHUNK, Loaded, Model, Store
 
 LEAST_CHANGES = 10_000  # that make a new snapshot worth its writing,
@@ -83,7 +84,7 @@ def _from_snapshot(store: Store, model: Model, searching: Searching) -> Index | 
         index, behind, erased = _load(store, model, searching)
     except FileNotFoundError:
         return None
-    except (SnapshotUnusable, OSError, ValueError, KeyError, TypeError) as error:
+    except (CopyUnusable, OSError, ValueError, KeyError, TypeError) as error:
         _log.warning("the snapshot of the index is of no use (%s); the index is built from the database", error)
         with suppress(GalleryUnavailable):
             folder.remove_copies()
@@ -102,12 +103,12 @@ def _load(store: Store, model: Model, searching: Searching) -> tuple[Index, int,
             accepted = connection.execute("SELECT sequence, token FROM snapshot").fetchone()
             current = _sequence(connection)
         if accepted is None or found.origin != Origin(model.sha256, model.dim, *accepted):
-            raise SnapshotUnusable("it is of another model, or not the last one of this database")
+            raise CopyUnusable("it is of another model, or not the last one of this database")
         _reserve(index, store)
         index.thaw(found.frozen(), found.vectors())
     erased = _catch_up(store, index, found.origin.sequence)
     if index.crop_count != store.count():
-        raise SnapshotUnusable("it has not the crops that the database has")
+        raise CopyUnusable("it has not the crops that the database has")
     return index, current - found.origin.sequence, erased
 
 
@@ -191,7 +192,7 @@ class SnapshotKeeper:
                     self._fill(capture, give_up_at)
                 self._database.write(lambda connection: self._adopt(connection, capture.origin))
                 self._prune(capture.origin.sequence)
-        except SnapshotUnusable as error:
+        except CopyUnusable as error:
             _log.info("the snapshot of the index was given up: %s", error)
             return False
         except (GalleryError, OSError, MemoryError) as error:
@@ -225,17 +226,13 @@ class SnapshotKeeper:
     def _freeze(self, sequence: int) -> _Capture:
         with self._index.reading() as columns:
             frozen, positions = columns.freeze(), np.flatnonzero(columns.present)
-        path = self._database.folder.path / UNFINISHED_SNAPSHOT_NAME
-        path.unlink(missing_ok=True)
-        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        file = self._database.folder.new_file(UNFINISHED_SNAPSHOT_NAME)
         origin = Origin(self._model.sha256, self._model.dim, sequence, secrets.token_hex(16))
         return _Capture(origin, frozen, positions, file)
 
     def _fill(self, capture: _Capture, give_up_at: float) -> None:
         try:
             snapshot.write(capture.file, capture.origin, capture.frozen, self._vectors(capture, give_up_at))
-            capture.file.flush()
-            os.fsync(capture.file.fileno())
         except BaseException:
             with suppress(OSError):
                 (self._database.folder.path / UNFINISHED_SNAPSHOT_NAME).unlink()
@@ -245,7 +242,7 @@ class SnapshotKeeper:
         for start in range(0, len(capture.positions), WRITE_VECTORS):
             with self._index.reading():
                 if not os.fstat(capture.file.fileno()).st_nlink:  # before the positions are used: they may be others'
-                    raise SnapshotUnusable("crops were erased meanwhile")
+                    raise CopyUnusable("crops were erased meanwhile")
                 part = self._index.stored(capture.positions[start : start + WRITE_VECTORS])
             if time.monotonic() > give_up_at:
                 raise TimeoutError("it took too long")
@@ -257,7 +254,7 @@ class SnapshotKeeper:
         try:
             (folder.path / UNFINISHED_SNAPSHOT_NAME).rename(folder.path / SNAPSHOT_NAME)
         except FileNotFoundError as error:
-            raise SnapshotUnusable("crops were erased meanwhile") from error
+            raise CopyUnusable("crops were erased meanwhile") from error
         folder.sync()
         connection.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?, ?)", (origin.sequence, origin.token))
 

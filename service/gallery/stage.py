@@ -47,8 +47,8 @@ class Stage(Protocol):
 
     def __len__(self) -> int: ...
 
-    def add(self, vectors: NDArray[np.float16]) -> None:
-        """Adds vectors [n, D] at the next positions. Raises StageLost."""
+    def add(self, vectors: NDArray[np.float16], threads: int) -> None:
+        """Adds vectors [n, D] at the next positions, with so many threads of the CPU. Raises StageLost."""
 
     def found(self, vectors: Vectors, queries: NDArray[np.float32], selections: Sequence[Selection]) -> list[Found]:
         """What finds the crops near each of these queries [m, D]; `vectors` are the same ones."""
@@ -82,9 +82,34 @@ class FirstStage:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def add(self, vectors: NDArray[np.float16]) -> None:
+    @classmethod
+    def read(cls, kind: Kind, read: Callable[[int], bytes]) -> FirstStage:
+        """What `write` wrote; `read` gives so many bytes of it. Raises RuntimeError where another FAISS wrote it."""
+        return cls(faiss.read_index(faiss.PyCallbackIOReader(read)), kind)
+
+    def write(self, write: Callable[[bytes], None]) -> None:
+        """Hands over all of it, part by part. Raises what `write` raises."""
+        faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))
+
+    def add(self, vectors: NDArray[np.float16], threads: int) -> None:
         """Adds vectors [n, D] at the next positions."""
+        faiss.omp_set_num_threads(threads)  # of the calling thread: FAISS would take all cores
         self._index.add(vectors.astype(np.float32))
+
+    def keep(self, mask: NDArray[np.bool_]) -> bool:
+        """Drops the positions where `mask` [n] is False; the others move together. A graph cannot: then False."""
+        if mask.all():
+            return True
+        if self.kind == "hnsw":
+            return False
+        self._index.remove_ids(faiss.IDSelectorBitmap(np.packbits(~mask, bitorder="little")))
+        moved = np.cumsum(mask) - 1
+        lists = self._index.invlists
+        for cell in range(lists.nlist):
+            if size := lists.list_size(cell):
+                positions = faiss.rev_swig_ptr(lists.get_ids(cell), size)
+                positions[:] = moved[positions]
+        return True
 
     @property
     def exact(self) -> None:
@@ -112,7 +137,7 @@ class FirstStage:
         else:
             probes = min(math.ceil(effort * probed(self._index.nlist)), self._index.nlist)
             parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
-            exhausted = probes == self._index.nlist and k >= len(self)
+            exhausted = probes == self._index.nlist
         _, positions = self._index.search(query[np.newaxis], k, params=parameters)
         return positions[0][positions[0] >= 0], exhausted
 

@@ -7,94 +7,29 @@ loaded again.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
-import queue
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.inference.engine import Engine, EngineError, check, self_test
-from service.inference.outcomes import Embedded, EmbeddingFailed, Outcome, Outcomes, QueueFull, TooLate, WorkerStopped
+from service.inference.feed import Feed, Item, settle
+from service.inference.outcomes import Embedded, EmbeddingFailed, Outcomes, QueueFull, WorkerStopped
 from service.priority import give_way
 
 logger = logging.getLogger(__name__)
 
 RATE_SMOOTHING = 0.2
 STOP_SECONDS = 5.0
-DEADLINE_SECONDS = 30.0  # longer without a word than clients wait for an answer
 HANG_SECONDS = 60.0  # of one batch
 DOUBT_FAILURES = 8  # in a row, after which it is asked whether pictures or engine are at fault
 RENEWAL_SECONDS = 30.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Item:
-    crop: NDArray[np.uint8]
-    attention: bool
-    future: asyncio.Future[Outcome]
-    queued: float = field(default_factory=time.perf_counter)
-
-    def settle(self, outcome: Outcome | WorkerStopped) -> None:
-        """For the event loop's thread."""
-        if self.future.done():
-            return
-        if isinstance(outcome, WorkerStopped):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
-
-
-def _settle(items: Sequence[_Item], outcomes: Sequence[Outcome | WorkerStopped]) -> None:
-    """Hands outcomes to the event loop, together: what waits for a batch goes on in the same turn of the loop."""
-
-    def settle() -> None:
-        for item, outcome in zip(items, outcomes, strict=True):
-            item.settle(outcome)
-
-    if not items:
-        return
-    try:
-        items[0].future.get_loop().call_soon_threadsafe(settle)
-    except RuntimeError:  # the loop may be gone when the process is stopping
-        logger.debug("embeddings came after their event loop had closed")
-
-
-class Feed:
-    """The crops of one request on their way through the engine; for the event loop's thread."""
-
-    def __init__(self, enqueue: Callable[[_Item], None], attention: bool) -> None:
-        self._enqueue = enqueue
-        self._attention = attention
-        self._items: dict[int, _Item] = {}
-        self._dropped = False
-
-    def add(self, place: int, crop: NDArray[np.uint8]) -> None:
-        """Queues a crop [H, W, 3]; `place` orders the outcomes. Raises WorkerStopped."""
-        if self._dropped:
-            return
-        item = _Item(crop, self._attention, asyncio.get_running_loop().create_future())
-        self._enqueue(item)
-        self._items[place] = item
-
-    async def outcomes(self) -> Outcomes:
-        """What became of the crops that were added, at least one, by place. Raises what `BatchWorker.embed` does."""
-        items = [self._items[place] for place in sorted(self._items)]
-        outcomes = await _all_in_time([item.future for item in items])
-        return _timed(min(item.queued for item in items), outcomes)
-
-    def drop(self) -> None:
-        """Nobody waits for them any more, nor for those that are still added."""
-        self._dropped = True
-        for item in self._items.values():
-            item.future.cancel()
 
 
 class BatchWorker:
@@ -120,7 +55,7 @@ class BatchWorker:
         self._broken: BaseException | None = None
         self._rate = max(engine.images_per_second, 1e-3)
         self._admitted = 0
-        self._items: deque[_Item] = deque()
+        self._items: deque[Item] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._supervise, name="resight-engine", daemon=True)
@@ -155,7 +90,7 @@ class BatchWorker:
         """Lets the thread finish what is queued and waits for it, at most `timeout` seconds: a device may hang."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
+            self._changed.notify_all()
         if not self._thread.is_alive():
             return
         self._thread.join(timeout)
@@ -200,21 +135,22 @@ class BatchWorker:
 
     @contextmanager
     def feed(self, attention: bool = False) -> Iterator[Feed]:
-        """Takes the crops of a request one by one, so that the first are embedded while others are decoded.
+        """Takes the crops of a request one by one, so that the first batches are embedded while others are decoded.
 
         At the end of the block, what the thread has not taken yet is dropped.
         """
-        feed = Feed(self._enqueue, attention)
+        feed = Feed(self._enqueue, attention, self.max_batch)
         try:
             yield feed
         finally:
             feed.drop()
 
-    def _enqueue(self, item: _Item) -> None:
+    def _enqueue(self, items: Sequence[Item]) -> None:
         with self._changed:
             self._check_alive()
-            self._items.append(item)
-            self._changed.notify()
+            self._items.extend(items)
+            if self._startable():
+                self._changed.notify()
 
     def _check_alive(self) -> None:
         trouble = self.trouble
@@ -238,7 +174,7 @@ class BatchWorker:
             left = list(self._items)
             self._items.clear()
         stopped = WorkerStopped("The inference thread stopped before it came to this image.")
-        _settle(left, [stopped] * len(left))
+        settle(left, [stopped] * len(left))
 
     def _renew(self) -> None:
         """Loads the engine again until that works or it is time to stop.
@@ -267,71 +203,64 @@ class BatchWorker:
             return self._changed.wait_for(lambda: self._stopping, seconds)
 
     def _loop(self) -> None:
-        """Hands batches to the engine until it breaks, which is raised, or it is time to stop."""
-        handed: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
+        """Lets threads run batches until the engine breaks, which is raised, or it is time to stop."""
         # Of daemons no end of the process waits, however long a device hangs; it would for those of an executor.
         runners = [
-            threading.Thread(target=self._run_handed, args=(handed,), name="resight-run", daemon=True)
+            threading.Thread(target=self._run_batches, name="resight-run", daemon=True)
             for _ in range(self.engine.runs_at_once)
         ]
         for runner in runners:
             runner.start()
-        try:
-            while batch := self._take():
-                handed.put(batch)
-        finally:
-            for _ in runners:
-                handed.put(None)
-            for runner in runners:
-                runner.join()
-            self._broken = None  # another run may have broken, too: that is no fault of the engine that comes next
+        for runner in runners:
+            runner.join()
+        if self._broken is not None:  # of all runs that broke the last; none is a fault of the engine that comes next
+            broken, self._broken = self._broken, None
+            raise broken
 
-    def _run_handed(self, handed: queue.SimpleQueue[list[_Item] | None]) -> None:
+    def _run_batches(self) -> None:
         give_way()
-        while batch := handed.get():
+        while batch := self._take():
             self._run_or_break(batch)
 
-    def _run_or_break(self, batch: list[_Item]) -> None:
+    def _run_or_break(self, batch: list[Item]) -> None:
         try:
             self._run(batch)
         except BaseException as error:
             self._broken, self._error = error, _reason(error)  # before anybody hears of it and asks
-            _settle(batch, [WorkerStopped("The inference thread stopped while it held this image.")] * len(batch))
+            settle(batch, [WorkerStopped("The inference thread stopped while it held this image.")] * len(batch))
         finally:
             with self._changed:
                 self._batches_out -= 1
-                self._changed.notify()
+                self._changed.notify_all()
 
-    def _take(self) -> list[_Item]:
-        """Waits for images and the engine, and takes up to a batch of those still wanted; empty when it is to stop.
-
-        While the engine runs a batch and could run another, that begins only when it is full: images that wait
-        a little longer are run together.
-        """
+    def _take(self) -> list[Item]:
+        """Waits for images and the engine, and takes up to a batch of those still wanted; empty when it is to end."""
         with self._changed:
-            while True:
-                if self._broken is not None:
-                    broken, self._broken = self._broken, None
-                    raise broken
-                if not self._batches_out or (
-                    self._batches_out < self.engine.runs_at_once and len(self._items) >= self.max_batch
-                ):
+            while self._broken is None:
+                if self._startable():
                     batch = self._wanted()
                     if batch:
                         self._batches_out += 1
                     if batch or self._stopping:
                         return batch
                 self._changed.wait()
+            return []
 
-    def _wanted(self) -> list[_Item]:
-        batch: list[_Item] = []
+    def _startable(self) -> bool:
+        """While the engine runs a batch and could run another, that begins only when it is full: images that wait a
+        little longer are run together.
+        """
+        return not self._batches_out or len(self._items) >= self.max_batch
+
+    def _wanted(self) -> list[Item]:
+        batch: list[Item] = []
         while self._items and len(batch) < self.max_batch:
             item = self._items.popleft()
             if not item.future.cancelled():
                 batch.append(item)
         return batch
 
-    def _run(self, batch: Sequence[_Item]) -> None:
+    def _run(self, batch: Sequence[Item]) -> None:
         try:
             results = self._infer(batch)
         except Exception as error:
@@ -342,11 +271,11 @@ class BatchWorker:
                 return
             logger.error("an image failed in the model", exc_info=error)
             self.failures += 1
-            _settle(batch, [EmbeddingFailed()])
+            settle(batch, [EmbeddingFailed()])
             self._doubt()
             return
         self._proven, self._failed_in_a_row = True, 0
-        _settle(batch, results)
+        settle(batch, results)
 
     def _doubt(self) -> None:
         """After failures in a row, tests the engine: bad pictures must not stop the service, a bad engine must."""
@@ -355,7 +284,7 @@ class BatchWorker:
             self_test(self.engine)
             self._failed_in_a_row = 0
 
-    def _infer(self, batch: Sequence[_Item]) -> list[Embedded]:
+    def _infer(self, batch: Sequence[Item]) -> list[Embedded]:
         started = time.perf_counter()
         attention = any(item.attention for item in batch)
         run = object()
@@ -380,20 +309,3 @@ class BatchWorker:
 
 def _reason(error: BaseException) -> str:
     return f"it died of {type(error).__name__}: {error}"
-
-
-async def _all_in_time(futures: Sequence[asyncio.Future[Outcome]]) -> list[Outcome]:
-    """Waits for all, as long as some come out within every `DEADLINE_SECONDS`; raises TooLate."""
-    pending = set(futures)
-    while pending:
-        done, pending = await asyncio.wait(pending, timeout=DEADLINE_SECONDS)
-        if not done:
-            raise TooLate
-    return await asyncio.gather(*futures)
-
-
-def _timed(queued: float, outcomes: Sequence[Outcome]) -> Outcomes:
-    runs = [(outcome.started, outcome.finished) for outcome in outcomes if isinstance(outcome, Embedded)]
-    started = min((start for start, _ in runs), default=queued)
-    finished = max((finish for _, finish in runs), default=queued)
-    return Outcomes(tuple(outcomes), (started - queued) * 1e3, (finished - started) * 1e3)

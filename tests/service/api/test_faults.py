@@ -337,7 +337,7 @@ def test_a_thread_keeps_its_place_when_nobody_waits_for_it_any_more() -> None:
         called.append("first")
 
     async def ask() -> None:
-        pool = Pool(1)
+        pool = Pool(1, "test")
         working = asyncio.create_task(pool.run(first))
         await asyncio.to_thread(begun.wait, 10)
         given_up, patient = (asyncio.create_task(pool.run(called.append, name)) for name in ("given up", "patient"))

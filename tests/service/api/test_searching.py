@@ -31,8 +31,8 @@ class Counting:
         return [InvalidEmbedding("refused") if n == 99 else Answer(None, (), n, exact=True) for n in numbers]
 
 
-def probe(number: int) -> Probe:
-    return Probe(np.zeros((1, 4), np.float32), QueryOptions(top_k=number))
+def probe(number: int, exact: bool = False) -> Probe:
+    return Probe(np.zeros((1, 4), np.float32), QueryOptions(top_k=number, exact=exact))
 
 
 def test_what_waits_is_searched_at_once_and_fails_alone() -> None:
@@ -82,3 +82,29 @@ def test_it_goes_on_after_a_pause() -> None:
 
     asyncio.run(main())
     assert gallery.batches == [[1], [2], [99]]
+
+
+def test_what_asks_for_every_crop_holds_up_nobody_else() -> None:
+    gallery = Counting()
+    slow = threading.Event()
+    answer = gallery.query_all
+
+    def query_all(probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]:
+        if probes[0].options.exact:
+            assert slow.wait(10)
+        return answer(probes)
+
+    gallery.gate.set()
+    gallery.query_all = query_all  # type: ignore[method-assign]
+
+    async def main() -> None:
+        searches = Searches(cast(Gallery, gallery))
+        exact = [asyncio.create_task(searches.answer(probe(n, exact=True))) for n in (1, 2)]
+        others = await asyncio.gather(*(searches.answer(probe(n)) for n in (3, 4)))
+        assert [one.searched for one in others] == [3, 4]
+        slow.set()
+        assert [one.searched for one in await asyncio.gather(*exact)] == [1, 2]
+        searches.close()
+
+    asyncio.run(main())
+    assert gallery.batches == [[3, 4], [1, 2]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +124,22 @@ def rank_by_loops(query: NDArray[np.float32], crops: Sequence[NewCrop], filters:
     for candidate in candidates.values():
         candidate.crops.sort()
     return sorted(candidates.values(), key=lambda candidate: candidate.crops[0])
+
+
+def flip(path: Path, place: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 0x10
+    path.write_bytes(data)
+
+
+def cut(path: Path, share: float) -> None:
+    os.truncate(path, int(share * path.stat().st_size))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    **{f"bit flipped at {place:.2f}": partial(flip, place=place) for place in np.linspace(0, 1, 12).tolist()},
+    **{f"cut to {share}": partial(cut, share=share) for share in (0.0, 0.001, 0.3, 0.9, 0.999)},
+    "garbage": lambda path: path.write_bytes(np.random.default_rng(0).bytes(50_000)),
+    "more at its end": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "more in its middle": lambda path: path.write_bytes(b"x" + path.read_bytes()),
+}

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.gallery import building, cagra, card, index, memory
+from service.gallery import building, cagra, card, graphbuilding, index, memory
 from service.gallery.building import IndexKind, Searching
 from service.gallery.cagra import Cagra
 from service.gallery.card import CardRows, why_no_card
@@ -27,7 +27,7 @@ from service.gallery.memory import card_bytes, free_on_card, require_card_memory
 from service.gallery.records import Answer, Filters, GalleryUnavailable, NewCrop, Probe, QueryOptions
 from service.gallery.stage import StageLost
 from tests.service.gallery.cases import MODEL, units, until
-from tests.service.gallery.test_stage import DIM, SHOTS, agreement, enrolled, people
+from tests.service.gallery.large import DIM, SHOTS, agreement, enrolled, people
 
 GIB = 2**30
 FILTERS = (
@@ -97,7 +97,7 @@ def _a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "COMPACT_MINIMUM", 100)
     monkeypatch.setattr(card, "BLOCK", 700)
     monkeypatch.setattr(building, "card_rows", lambda dim: rows(selects=True))
-    monkeypatch.setattr(building, "built_graph", Graph)
+    monkeypatch.setattr(graphbuilding, "built_graph", Graph)
     monkeypatch.setattr(building, "EXACT_UP_TO", 1200)
     monkeypatch.setattr(cagra, "_walk", walk)
     monkeypatch.setattr(memory, "free_on_card", lambda: None)
@@ -136,7 +136,7 @@ def test_the_nearest_come_from_all_blocks(selects: bool, k: int) -> None:
     vectors, queries = units(rng, 1500, DIM).astype(np.float16), units(rng, 5, DIM)
     onto = rows(selects)
     for part in np.array_split(vectors, (3, 699, 1402)):
-        onto.add(part)
+        onto.add(part, 1)
     assert len(onto) == 1500
     exactly = ((queries[:, None].astype(np.float64) - vectors[None].astype(np.float64)) ** 2).sum(-1)
     for mask in (None, rng.random(1500) < 0.5, np.zeros(1500, np.bool_)):
@@ -224,6 +224,38 @@ def test_a_small_gallery_stays_on_the_cpu(tmp_path: Path) -> None:
     assert Searching("cagra").stage_for(1201) == "ivf"
 
 
+def test_a_gallery_that_shrinks_keeps_its_stage_longer() -> None:
+    graph, exact = Searching("cagra", card=True), Searching("exact", card=True)
+    assert graph.stage_for(961, "cagra") == "cagra"
+    assert graph.stage_for(1100, "gpu") == "gpu"  # it is too small for a graph that is not there yet
+    assert graph.stage_for(1201, "gpu") == "cagra"
+    assert graph.stage_for(960, "cagra") is None
+    assert exact.stage_for(800, "gpu") == "gpu"
+    assert exact.stage_for(799, "gpu") is None
+
+
+def test_nothing_of_the_card_is_kept_on_the_disk(tmp_path: Path) -> None:
+    with opened(tmp_path, "cagra") as gallery:
+        gallery.enrol(enrolled(people(np.random.default_rng(12), 250, SHOTS)))
+        until(lambda: gallery.stage == "cagra")
+    assert not list(tmp_path.glob("index.stage*"))
+
+
+def test_what_the_cpu_left_on_the_disk_waits_there_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "service.gallery")
+    with opened(tmp_path, "auto", on_card=False) as gallery:
+        gallery.enrol(enrolled(people(np.random.default_rng(13), 250, SHOTS)))
+        until(lambda: gallery.stage == "ivf")
+    with opened(tmp_path, "auto") as gallery:
+        until(lambda: gallery.stage == "gpu")
+    monkeypatch.setattr(Rows, "room", 0)
+    with opened(tmp_path, "auto") as gallery:
+        until(lambda: gallery.stage == "ivf")
+        until(lambda: building.LOADED in caplog.messages)
+
+
 def test_what_the_card_no_longer_takes_is_searched_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -307,12 +339,12 @@ def test_where_the_graph_has_no_room_the_card_compares_every_crop(
     def full(vectors: NDArray[np.float16]) -> None:
         raise StageLost("out of memory")
 
-    monkeypatch.setattr(building, "built_graph", full)
+    monkeypatch.setattr(graphbuilding, "built_graph", full)
     with opened(tmp_path, "cagra") as gallery:
         gallery.enrol(enrolled(people(np.random.default_rng(8), 250, SHOTS)))
         until(lambda: "takes no graph; it compares every crop instead (out of memory)" in caplog.text)
         assert gallery.stage == "gpu"
-    monkeypatch.setattr(building, "free_memory", lambda: 10)
+    monkeypatch.setattr(graphbuilding, "free_memory", lambda: 10)
     caplog.clear()
     with opened(tmp_path, "cagra") as gallery:
         until(lambda: "takes no graph; it compares every crop instead (while it is built" in caplog.text)
@@ -326,7 +358,7 @@ def test_closing_does_not_wait_for_the_graph(tmp_path: Path, monkeypatch: pytest
         assert go_on.wait(30)
         return Graph(vectors[:10])
 
-    monkeypatch.setattr(building, "built_graph", slow)
+    monkeypatch.setattr(graphbuilding, "built_graph", slow)
     with opened(tmp_path, "cagra") as gallery:
         gallery.enrol(enrolled(people(np.random.default_rng(9), 250, SHOTS)))
         assert begun.wait(30)
@@ -344,7 +376,7 @@ def test_erasing_many_while_the_graph_is_built_leaves_it_unused(
         assert go_on.wait(30)
         return Graph(vectors)
 
-    monkeypatch.setattr(building, "built_graph", waiting)
+    monkeypatch.setattr(graphbuilding, "built_graph", waiting)
     rng = np.random.default_rng(10)
     crops = enrolled(people(rng, 400, SHOTS))
     with opened(tmp_path, "cagra") as gallery:

@@ -59,7 +59,7 @@ def leave_half(gallery: Gallery, folder: Path) -> None:
 
 def lose_a_vector(gallery: Gallery, folder: Path) -> None:
     gallery._index.columns._searchable.values[5] = False
-    gallery._index.columns._searchable_count -= 1
+    gallery._index.columns._damaged.add(5)
 
 
 def mix_vectors_up(gallery: Gallery, folder: Path) -> None:

@@ -13,6 +13,8 @@ from service.gallery.changes import Entry
 from service.gallery.columns import Columns
 from service.gallery.finding import compare_all
 from service.gallery.lock import ReadWriteLock
+from service.gallery.members import NOBODY, Members
+from service.gallery.records import Filters
 from service.gallery.vectors import Vectors
 from tests.service.gallery.cases import crop_id, units
 
@@ -141,6 +143,60 @@ def test_columns_in_reserved_room() -> None:
     assert columns.row.tolist() == [1, 2, 4]
     columns.append([Entry(5, crop_id(5), "p5", "c1", 0)], np.ones(1, np.bool_))
     assert [crop.identity for crop in columns.crops(np.arange(4))] == ["p1", "p2", "p4", "p5"]
+
+
+def test_what_is_damaged_costs_an_unfiltered_query_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = Columns()
+    names = ["p0", "p1", "p1", None, None, "p2"]
+    sound = np.array([False, False, True, False, True, True])
+    columns.append([Entry(n, crop_id(n), name, None, None) for n, name in enumerate(names)], sound)
+    slow = columns.select
+
+    def same() -> tuple[list[bool], int, int]:
+        """What is selected, with nothing looked through."""
+        with monkeypatch.context() as patch:
+            patch.setattr(columns, "select", None)
+            selection = columns.selection(Filters())
+        mask = slow(Filters()) & columns.searchable
+        assert (mask if selection.mask is None else selection.mask).tolist() == mask.tolist()
+        assert selection.count == np.count_nonzero(mask)
+        codes = columns.identity[mask]
+        assert selection.candidates == len(set(codes[codes != NOBODY])) + np.count_nonzero(codes == NOBODY)
+        return mask.tolist(), selection.count, selection.candidates
+
+    assert same() == (sound.tolist(), 3, 3)
+    columns.relabel(Entry(2, crop_id(2), "p0", None, None))
+    assert same()[1:] == (3, 3)
+    columns.mark_searchable(1)
+    assert same()[1:] == (4, 4)
+    columns.remove(0)
+    columns.remove(5)
+    assert same()[1:] == (3, 3)
+    columns.keep(columns.present.copy())
+    assert same()[1:] == (3, 3)
+    columns.mark_searchable(columns.position(3))
+    assert same()[1:] == (4, 4)
+    assert columns.selection(Filters()).mask is None
+
+
+def test_members_come_and_go_in_any_order() -> None:
+    rng = np.random.default_rng(4)
+    members = Members()
+    expected: dict[int, int] = {}
+    for _ in range(40):
+        fresh = rng.permutation(np.setdiff1d(np.arange(400), list(expected)))[: rng.integers(30)]
+        codes = rng.integers(NOBODY, 6, len(fresh)).astype(np.int32)
+        members.add(codes, fresh)
+        expected |= zip(fresh.tolist(), codes.tolist(), strict=True)
+        for position in rng.permutation(list(expected))[: rng.integers(25)].tolist():
+            members.remove(expected.pop(position), position)
+        present = sorted({code for code in expected.values() if code != NOBODY})
+        assert members.identities == len(present)
+        assert members.unnamed == sum(code == NOBODY for code in expected.values())
+        for code in present:
+            mine = [position for position, its in expected.items() if its == code]
+            assert sorted(members.of(np.array([code])).tolist()) == sorted(mine)
+            assert members.count(code) == len(mine)
 
 
 def test_readers_share_and_a_waiting_writer_goes_first() -> None:

@@ -19,7 +19,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.memory import FAISS_WORKS_WITH, free_on_card
 from service.gallery.records import Filters, Probe, QueryOptions
 from tests.service.gallery.cases import MODEL, units, until
-from tests.service.gallery.test_stage import DIM, SHOTS, agreement, enrolled, people
+from tests.service.gallery.large import DIM, SHOTS, agreement, enrolled, people
 
 MISSING, NO_GRAPH = why_no_card(), why_no_card(graph=True)
 FILTERS = (
@@ -58,7 +58,7 @@ def test_the_nearest_are_found_within_the_error_that_ranking_expects(monkeypatch
     queries[0] = vectors[17]
     rows = card_rows(dim)
     for part in np.array_split(vectors, (1, 3000, 9999)):
-        rows.add(part)
+        rows.add(part, 1)
     exactly, error = truth(queries, vectors), CUT_OFF * products_error(dim)
     for mask in (None, rng.random(len(vectors)) < 0.3):
         passing = exactly if mask is None else np.where(mask, exactly, np.inf)
@@ -126,7 +126,7 @@ def test_exact_searches_go_on_while_a_graph_is_built_and_searched() -> None:
     vectors = units(rng, 30_000, 256).astype(np.float16)
     queries = units(rng, 8, 256)
     rows = card_rows(256)
-    rows.add(vectors)
+    rows.add(vectors, 1)
     expected = [positions.tolist() for positions, _ in rows.search(queries, 50)]
     with ThreadPoolExecutor(3) as threads:
         graph = threads.submit(built_graph, vectors)
@@ -144,7 +144,7 @@ def test_the_vectors_take_the_memory_that_is_asked_for() -> None:
     before = free_on_card()
     assert before is not None
     rows = card_rows(512)
-    rows.add(units(np.random.default_rng(5), 200_000, 512).astype(np.float16))
+    rows.add(units(np.random.default_rng(5), 200_000, 512).astype(np.float16), 1)
     rows.search(units(np.random.default_rng(6), 64, 512), 512)
     after = free_on_card()
     assert after is not None

@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.identities import Correction
 from service.gallery.records import Answer, Filters, GalleryUnavailable, Labels, Page, QueryOptions
 from service.gallery.recovery import SnapshotKeeper
-from tests.service.gallery.cases import crop_id, new_crop, open_gallery, random_labels, units, until
+from tests.service.gallery.cases import DAMAGE, crop_id, new_crop, open_gallery, random_labels, units, until
 
 LOADED = "the index was loaded from its snapshot"
 COUNT = 60
@@ -149,25 +148,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open_gallery(folder) as gallery:
         fill(gallery)
     return folder
-
-
-def flip(path: Path, place: float) -> None:
-    data = bytearray(path.read_bytes())
-    data[int(place * (len(data) - 1))] ^= 0x10
-    path.write_bytes(data)
-
-
-def cut(path: Path, share: float) -> None:
-    os.truncate(path, int(share * path.stat().st_size))
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    **{f"bit flipped at {place:.2f}": partial(flip, place=place) for place in np.linspace(0, 1, 12).tolist()},
-    **{f"cut to {share}": partial(cut, share=share) for share in (0.0, 0.001, 0.3, 0.9, 0.999)},
-    "garbage": lambda path: path.write_bytes(np.random.default_rng(0).bytes(50_000)),
-    "more at its end": lambda path: path.write_bytes(path.read_bytes() + b"x"),
-    "more in its middle": lambda path: path.write_bytes(b"x" + path.read_bytes()),
-}
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

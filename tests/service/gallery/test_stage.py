@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,59 +18,16 @@ from numpy.typing import NDArray
 from service.gallery import building, index, memory, rowfile, stage
 from service.gallery.building import Searching, StageBuilder
 from service.gallery.gallery import Gallery
-from service.gallery.records import Filters, GalleryUnavailable, Labels, NewCrop, Probe, QueryOptions
-from service.gallery.stage import FirstStage, Kind, cells
-from tests.service.gallery.cases import MODEL, crop_id, units, until
-
-DIM = 32
-PEOPLE, SHOTS = 300, 6
+from service.gallery.records import Filters, GalleryUnavailable, QueryOptions
+from service.gallery.stage import FirstStage, Kind, StageKind, cells
+from tests.service.gallery.cases import MODEL, units, until
+from tests.service.gallery.large import DIM, PEOPLE, SHOTS, agreement, enrolled, opened, people, staged
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "CHECK_SECONDS", 0.01)
     monkeypatch.setattr(index, "COMPACT_MINIMUM", 100)
-
-
-def people(rng: np.random.Generator, count: int, shots: int) -> NDArray[np.float32]:
-    """Shots of people, near each other [count * shots, DIM]."""
-    vectors = np.repeat(units(rng, count, DIM), shots, axis=0) + 0.4 * units(rng, count * shots, DIM)
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
-
-
-def enrolled(vectors: NDArray[np.float32], first: int = 0) -> list[NewCrop]:
-    return [
-        NewCrop(crop_id(first + n), v, None, Labels(f"p{(first + n) // SHOTS}", f"c{(first + n) % 5}"))
-        for n, v in enumerate(vectors)
-    ]
-
-
-def opened(folder: Path, kind: building.IndexKind = "ivf") -> Gallery:
-    return Gallery.open(folder, MODEL, "model-a", DIM, None, 0.3, Searching(kind))
-
-
-def staged(gallery: Gallery) -> None:
-    until(lambda: gallery._index.staged)
-
-
-def agreement(gallery: Gallery, probes: NDArray[np.float32], filters: Filters) -> float:
-    """The share of the ten nearest identities of exact answers that likely crops have, too."""
-    shares = []
-    for probe in probes:
-        options = QueryOptions(10, 2, filters)
-        near, all_of_them = gallery.query_all(
-            [Probe(probe[None], options), Probe(probe[None], QueryOptions(10, 2, filters, exact=True))]
-        )
-        assert not isinstance(near, Exception)
-        assert not isinstance(all_of_them, Exception)
-        assert (near.exact, all_of_them.exact) == (False, True)
-        assert near.searched == all_of_them.searched
-        expected = {match.identity: match for match in all_of_them.matches}
-        same = [match for match in near.matches if match.identity in expected]
-        for match in same:  # with the same crops, at the same distances
-            assert match.crops == expected[match.identity].crops
-        shares.append(len(same) / len(expected))
-    return float(np.mean(shares))
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw", "compressed"])
@@ -102,6 +60,9 @@ def test_a_gallery_that_is_small_or_exact_has_none(tmp_path: Path) -> None:
     assert Searching("exact").stage_for(10**7) is None
     assert Searching("ivf").stage_for(999) is None
     assert Searching("ivf", staged=False).stage_for(10**7) is None
+    assert Searching("auto").stage_for(40_001, "ivf") == "ivf"  # it may be near the size for a long time
+    assert Searching("auto").stage_for(40_000, "ivf") is None
+    assert Searching("ivf").stage_for(799, "ivf") is None
     rng = np.random.default_rng(2)
     with opened(tmp_path, "exact") as gallery:
         gallery.enrol(enrolled(people(rng, 200, SHOTS)))
@@ -121,7 +82,7 @@ def test_erasing_many_builds_another_and_erasing_most_leaves_none(tmp_path: Path
         probe = crops[900].embedding
         assert probe is not None
         assert gallery.query(probe[None], QueryOptions()).matches[0].crop.crop_id == crops[900].crop_id
-        for crop in crops[500:900]:
+        for crop in (*crops[500:900], *crops[1000:1110]):
             gallery.delete(crop.crop_id)
         until(lambda: not gallery._index.staged)
         assert gallery.query(probe[None], QueryOptions()).exact
@@ -145,7 +106,7 @@ def test_what_is_rearranged_while_it_is_built_is_built_again(tmp_path: Path, mon
     with opened(tmp_path, "exact") as gallery:
         crops = enrolled(people(rng, 250, SHOTS))
         gallery.enrol(crops)
-        builder = StageBuilder(gallery._index, Searching("exact"))
+        builder = StageBuilder(gallery._index, Searching("exact"), gallery._builder._file)
         builder.close()
         builder._closed = False
         train = FirstStage.trained
@@ -248,7 +209,7 @@ def test_an_index_out_of_step_is_not_complained_of_every_second(
 ) -> None:
     looks: list[int] = []
 
-    def always(searching: Searching, crops: int) -> Kind:
+    def always(searching: Searching, crops: int, present: StageKind | None) -> Kind:
         looks.append(crops)
         return "ivf"
 
@@ -260,6 +221,56 @@ def test_an_index_out_of_step_is_not_complained_of_every_second(
         gallery._index._in_step = True
         gallery._builder.close()
     assert not [record for record in caplog.records if "GalleryUnavailable" in str(record.exc_text or record.exc_info)]
+
+
+def test_a_build_that_fails_is_logged_once_and_tried_again_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[float] = []
+
+    def fail(*_: object) -> None:
+        tries.append(time.monotonic())
+        raise MemoryError
+
+    with opened(tmp_path) as gallery, monkeypatch.context() as patch:
+        patch.setattr(FirstStage, "trained", fail)
+        gallery.enrol(enrolled(people(np.random.default_rng(11), PEOPLE, SHOTS)))
+        until(lambda: bool(tries))
+        time.sleep(0.2)  # twenty looks
+        assert len(tries) == 1
+        assert [r.getMessage() for r in caplog.records if r.exc_info] == [
+            "no first stage could be built; it is tried again in 60 s"
+        ]
+        gallery._builder._not_before = 0.0
+        until(lambda: len(tries) == 2)
+        until(lambda: gallery._builder._not_before - tries[1] > 100)
+        patch.undo()
+        gallery._builder._not_before = 0.0
+        staged(gallery)
+        until(lambda: gallery._builder._wait == 60)
+
+
+def test_what_looks_into_every_cell_knows_that_there_are_no_others() -> None:
+    vectors = people(np.random.default_rng(12), PEOPLE, SHOTS)
+    made = FirstStage.trained("ivf", vectors, len(vectors))
+    assert made is not None
+    made.add(vectors.astype(np.float16), 1)
+    few = np.arange(len(vectors)) < 3
+    for effort, exhausted in ((1.0, False), (1000.0, True)):
+        assert made.likely(vectors[0], 10, few, effort)[1] == exhausted
+    assert sorted(made.likely(vectors[0], 10, few, 1000.0)[0].tolist()) == [0, 1, 2]
+
+
+def test_adding_takes_the_threads_that_are_given_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(faiss, "omp_set_num_threads", threads.append)
+    crops = enrolled(people(np.random.default_rng(13), PEOPLE, SHOTS))
+    with Gallery.open(tmp_path, MODEL, "model-a", DIM, None, None, Searching("ivf", threads=3)) as gallery:
+        gallery.enrol(crops[:1500])
+        staged(gallery)
+        threads.clear()
+        gallery.enrol(crops[1500:])
+    assert threads == [3]
 
 
 def no_room_behind(size: int) -> Callable[[int, int, int], None]:

@@ -91,6 +91,24 @@ def test_what_queues_while_the_engine_works_becomes_one_batch(model_info: ModelI
     assert engine.batches == [1, 8, 3]
 
 
+def test_crops_of_a_request_are_queued_when_they_fill_a_batch_or_are_all_there(model_info: ModelInfo) -> None:
+    async def ask(worker: BatchWorker) -> Outcomes:
+        with worker.feed() as feed:
+            for place in range(4):
+                assert worker.queued == 0
+                feed.add(place, crop(model_info, place))
+            await asyncio.to_thread(until, lambda: worker.batches[4] == 1)
+            feed.add(4, crop(model_info, 4))
+            await asyncio.sleep(0.02)  # time for what must not happen
+            assert sum(worker.batches.values()) == 1
+            return await feed.outcomes()
+
+    with running(FaultyEngine(model_info), max_batch=4) as worker:
+        answer = asyncio.run(ask(worker))
+        assert worker.batches == {4: 1, 1: 1}
+    assert directions(answer) == [0, 1, 2, 3, 4]
+
+
 def test_attention_comes_only_to_who_asked(model_info: ModelInfo) -> None:
     async def ask(worker: BatchWorker) -> tuple[Outcomes, Outcomes]:
         return await asyncio.gather(
@@ -277,7 +295,7 @@ def test_an_engine_that_breaks_in_two_runs_is_replaced_once(model_info: ModelInf
 
 
 def test_who_waits_too_long_is_told_and_dropped(model_info: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.inference.batching.DEADLINE_SECONDS", 0.02)
+    monkeypatch.setattr("service.inference.feed.DEADLINE_SECONDS", 0.02)
     engine = FaultyEngine(model_info)
 
     async def ask(worker: BatchWorker) -> None:
@@ -287,7 +305,7 @@ def test_who_waits_too_long_is_told_and_dropped(model_info: ModelInfo, monkeypat
         with pytest.raises(TooLate):
             await worker.embed([crop(model_info, 2)] * 3)
         engine.gate.set()
-        monkeypatch.setattr("service.inference.batching.DEADLINE_SECONDS", 10.0)
+        monkeypatch.setattr("service.inference.feed.DEADLINE_SECONDS", 10.0)
         assert directions(await worker.embed([crop(model_info, 4)])) == [4]
 
     with running(engine) as worker:
