@@ -50,7 +50,7 @@ bench-large: $(VENV)/bench.stamp $(PEERS)/bench.stamp  ## galleries up to a mill
 	$(BENCH).search --crops 1000000 $(LARGE)/search-1000000.json
 	$(BENCH).report
 
-bench-gpu:  ## engine, service and exact search on a GPU; pip needs its wheels once, and nothing afterwards
+bench-gpu:  ## engine, service and search on a GPU; pip needs its wheels once, and nothing afterwards
 	@if ! nvidia-smi --list-gpus >/dev/null 2>&1; then echo "not run: this machine has no NVIDIA GPU"; \
 	else $(MAKE) --no-print-directory bench-on-gpu; fi
 
@@ -58,7 +58,8 @@ bench-on-gpu: $(GPU_VENV)/bench.stamp
 	$(CUDA).engine --device cuda --batches 1,16,32,64,256 --compiled-batches 64 --json $(RESULTS)/gpu-engine.json
 	$(CUDA).service --device cuda --only resight --clients 1,8,32 --most 1024 --json $(RESULTS)/gpu-service.json
 	$(CUDA).service --device cuda --only resight --crops 1 --clients 32 --gallery 1000000 --json $(RESULTS)/gpu-queries.json
-	$(CUDA).search --only faiss-gpu pytorch-gpu --crops 10000000 --batches 1,64 --json $(RESULTS)/gpu-search.json
+	$(CUDA).search --only resight-gpu faiss-gpu pytorch-gpu --crops 10000000 --batches 1,64 --json $(RESULTS)/gpu-search.json
+	$(CUDA).search --only resight-cagra --crops 1000000 --batches 1,64 --json $(RESULTS)/gpu-cagra.json
 	$(CUDA).report
 
 report: $(VENV)/bench.stamp  ## docs/performance.md from benchmarks/results

@@ -1,14 +1,19 @@
-"""Exact search in float16 on a GPU, by FAISS and by PyTorch. Ten million crops are a hundred thousand, turned."""
+"""Search on a GPU: ours, FAISS's and PyTorch's. Ten million crops are a hundred thousand, turned."""
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.drawn import draw_gallery
-from benchmarks.searchers import TOP, Rows, Searcher
+from benchmarks.drawn import CROPS_A_PERSON, draw_gallery
+from benchmarks.searchers import RARE, TENTH, THOUSANDTH, TOP, WAIT_SECONDS, Rows, Searcher, camera_of
+from benchmarks.worker import available_cores
 
 DRAWN = 100_000  # crops; more are these with their values moved along, which draws as fast as memory is copied
 
@@ -17,6 +22,65 @@ def _blocks(crops: int, dim: int) -> Iterator[Rows]:
     drawn = np.concatenate([rows for _, rows in draw_gallery(min(DRAWN, crops), dim)])
     for turn, start in enumerate(range(0, crops, DRAWN)):
         yield np.roll(drawn[: crops - start], turn, axis=1)
+
+
+class ResightGpu(Searcher):
+    """Our index and ranking without the database, which ten million crops of 2,048 numbers would make 90 GB of."""
+
+    def __init__(self, kind: str = "exact") -> None:
+        self._kind = kind
+        self.settings = f"RESIGHT_INDEX={kind} on a GPU, without the database; built: all vectors there"
+
+    def build(self, crops: int, dim: int, folder: Path) -> None:
+        """Waits until the card has all that the setting asks for."""
+        from service.gallery.building import Searching, StageBuilder
+        from service.gallery.card import why_no_card
+        from service.gallery.index import Index
+        from service.gallery.stagefile import StageFile
+        from service.gallery.store import Model, Store
+
+        searching = Searching.here(self._kind, available_cores(), True, None)  # type: ignore[arg-type]
+        if not searching.card:
+            raise RuntimeError(why_no_card())
+        searching.fitted(crops, dim)
+        self._index = Index(dim, searching.threads)
+        self._index.reserve(crops)
+        start = 0
+        # A graph's recall is measured: it gets the very crops that `exact` draws.
+        for rows in (rows for _, rows in draw_gallery(crops, dim)) if self._kind == "cagra" else _blocks(crops, dim):
+            self._index.load(_entries(start, len(rows)), rows.astype(np.float16), np.ones(len(rows), np.bool_))
+            start += len(rows)
+        self._store = Store.open(folder / "none", Model("0" * 64, "drawn", dim))  # nothing of a card's is kept there
+        self._builder = StageBuilder(self._index, searching, StageFile(self._store.database, "0" * 64))
+        while (stage := self._index.stage) is None or stage.kind != searching.stage_for(crops):
+            time.sleep(WAIT_SECONDS)
+
+    def search(self, queries: Rows, share: float | None) -> list[list[int]]:
+        from service.gallery.ranking import rank
+        from service.gallery.records import Filters
+
+        cameras = {None: frozenset[str](), TENTH: frozenset({"c1"}), THOUSANDTH: frozenset({RARE})}[share]
+        with self._index.reading() as columns:
+            chosen = columns.selection(Filters(cameras=cameras))
+            found = self._index.find(queries, [chosen] * len(queries), [False] * len(queries))
+            near = [
+                rank(one, partial(self._index.measure, query), columns, chosen.mask, chosen.count, TOP)
+                for query, one in zip(queries, found, strict=True)
+            ]
+        return [one.positions[np.argsort(one.distances)[:TOP]].tolist() for one in near]
+
+    def close(self) -> None:
+        self._builder.close()
+        self._store.close()
+
+
+def _entries(start: int, count: int) -> list[Any]:
+    from service.gallery.changes import Entry
+
+    return [
+        Entry(n + 1, str(uuid.UUID(int=n)), str(n // CROPS_A_PERSON), camera_of(n), None)
+        for n in range(start, start + count)
+    ]
 
 
 class FaissGpu(Searcher):
@@ -74,4 +138,9 @@ class PytorchGpu(Searcher):
         return torch.cat(found, 1).gather(1, order).tolist()
 
 
-GPU_SEARCHERS: dict[str, Callable[[], Searcher]] = {"faiss-gpu": FaissGpu, "pytorch-gpu": PytorchGpu}
+GPU_SEARCHERS: dict[str, Callable[[], Searcher]] = {
+    "resight-gpu": ResightGpu,
+    "resight-cagra": lambda: ResightGpu("cagra"),
+    "faiss-gpu": FaissGpu,
+    "pytorch-gpu": PytorchGpu,
+}

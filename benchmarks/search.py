@@ -27,9 +27,12 @@ from benchmarks.worker import Worker, working
 from service.gallery.building import EXACT_UP_TO
 
 OURS = "Resight, whole query"
+OURS_COMPRESSED = "Resight, compressed"
+OURS_ON_GPU = "Resight, exact on the GPU"
 LABELS = {
     "resight": OURS,
     "resight-exact": "Resight, exact",
+    "resight-compressed": OURS_COMPRESSED,
     "resight-hnsw": "Resight, hnsw",
     "faiss": "FAISS flat",
     "faiss-tuned": "FAISS flat, tuned",
@@ -37,14 +40,24 @@ LABELS = {
     "hnswlib": "hnswlib",
     "usearch": "usearch",
     "milvus": "Milvus",
+    "resight-gpu": OURS_ON_GPU,
+    "resight-cagra": "Resight, cagra on the GPU",
     "faiss-gpu": "FAISS flat fp16 on the GPU",
     "pytorch-gpu": "PyTorch fp16 on the GPU",
 }
 PEERS = ("hnswlib", "usearch")
-GPU = ("faiss-gpu", "pytorch-gpu")
+STORED = (
+    "resight",
+    "resight-exact",
+    "resight-compressed",
+    "resight-hnsw",
+)  # they open a gallery that was filled before
+GPU = ("resight-gpu", "faiss-gpu", "pytorch-gpu")  # with crops of their own, whose nearest nobody has looked for
+ON_GPU = (*GPU, "resight-cagra")
 GRAPHS = ("resight-hnsw", "hnswlib", "usearch")  # they take minutes to build where the others take seconds
 TIME, RECALL, BUILD, MEMORY = "ms a query", "recall@10", "s to build", "MB"
 ONE = "1 query"
+COMPRESSED_FROM = 300_000  # crops
 QUERIES = 32  # whose recall is measured
 SHARES = {TENTH: "1 query, a tenth passes", THOUSANDTH: "1 query, a thousandth passes"}
 
@@ -73,7 +86,7 @@ def measure(options: argparse.Namespace, results: Results, console: Console) -> 
     """One index after the other: all of them would not fit the memory. `repeats` are spread over its time."""
     wanted = None if set(options.only) <= set(GPU) else exact(options.crops, options.dim)
     with TemporaryDirectory() as folder:
-        if any(name.startswith("resight") for name in options.only):
+        if any(name in STORED for name in options.only):
             console.print("our gallery is filled")
             fill(Path(folder), options.crops, options.dim)
         _all(Path(folder), wanted, options, results, console)
@@ -87,6 +100,8 @@ def _all(
         label = LABELS[name]
         if name == "resight-exact" and options.crops <= EXACT_UP_TO:
             continue  # that is what `auto` is
+        if name == "resight-compressed" and options.crops < COMPRESSED_FROM:
+            continue  # memory holds the vectors of so few
         if name in GRAPHS and options.crops > options.graphs:
             results.not_run[label] = f"its graph is built up to {options.graphs:,} crops; see make bench-large"
             continue
@@ -95,7 +110,7 @@ def _all(
             python = python_of(options, name in PEERS)
             with working("benchmarks.searchers", name, python=python) as worker:
                 built = worker.ask(do="build", crops=options.crops, dim=options.dim, folder=str(folder))
-                _one(label, worker, built, wanted, options, results)
+                _one(label, worker, built, None if name in GPU else wanted, options, results)
         except BenchmarkError as error:
             results.not_run[label] = str(error)
 
@@ -128,7 +143,7 @@ def _one(
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 not possible."""
     parser = peers_option(arguments(__doc__, seconds=0.3), tuple(LABELS))
-    parser.set_defaults(only=[name for name in LABELS if name not in GPU])
+    parser.set_defaults(only=[name for name in LABELS if name not in ON_GPU])
     parser.add_argument("--crops", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--batches", type=as_numbers, default=[1, 16, 32])

@@ -74,11 +74,12 @@ class Resight(Searcher):
     def build(self, crops: int, dim: int, folder: Path) -> None:
         """Opens it, and waits until searches are what the setting asks for."""
         from service.gallery.building import Searching
+        from service.gallery.folder import STAGE_NAME
 
+        (folder / "gallery" / STAGE_NAME).unlink(missing_ok=True)  # another contender's: each builds its own
         searching = Searching(self._kind, available_cores())  # type: ignore[arg-type]
         self._gallery = open_gallery(folder, dim, searching)
-        probe = draw_queries(1, crops, dim)
-        while searching.stage_for(crops) and self._ask(probe, None, shown=0)[0].exact:
+        while self._gallery.stage != searching.stage_for(crops):
             time.sleep(WAIT_SECONDS)
 
     def search(self, queries: Rows, share: float | None) -> list[list[int]]:
@@ -222,15 +223,19 @@ class Milvus(Searcher):
         raise NotImplementedError
 
 
-def _gpu(name: str) -> Searcher:
-    from benchmarks.gpu_searchers import GPU_SEARCHERS
+def _gpu(name: str) -> Callable[[], Searcher]:
+    def make() -> Searcher:
+        from benchmarks.gpu_searchers import GPU_SEARCHERS
 
-    return GPU_SEARCHERS[name]()
+        return GPU_SEARCHERS[name]()
+
+    return make
 
 
 SEARCHERS: dict[str, Callable[[], Searcher]] = {
     "resight": Resight,
     "resight-exact": lambda: Resight("exact"),
+    "resight-compressed": lambda: Resight("compressed"),
     "resight-hnsw": lambda: Resight("hnsw"),
     "faiss": Faiss,
     "faiss-tuned": lambda: Faiss(tuned=True),
@@ -238,8 +243,7 @@ SEARCHERS: dict[str, Callable[[], Searcher]] = {
     "hnswlib": Hnswlib,
     "usearch": Usearch,
     "milvus": Milvus,
-    "faiss-gpu": lambda: _gpu("faiss-gpu"),
-    "pytorch-gpu": lambda: _gpu("pytorch-gpu"),
+    **{name: _gpu(name) for name in ("resight-gpu", "resight-cagra", "faiss-gpu", "pytorch-gpu")},
 }
 
 

@@ -149,7 +149,8 @@ def open_gallery(settings: Settings, info: ModelInfo, *, searched: bool = True) 
     measured = info.impostor_curve
     curve = None if measured is None else ImpostorCurve(measured.false_match_rate, measured.distance)
     # Half of the cores: the others run the model, as a search of one batch overlaps the inference of the next.
-    searching = Searching(settings.index, max(1, settings.effective_threads // 2), searched)
+    threads = max(1, settings.effective_threads // 2)
+    searching = Searching.here(settings.index, threads, searched, settings.gpu_wanted)
     return Gallery.open(
         settings.gallery_folder, info.sha256, info.name, info.embedding_dim, curve, settings.match_distance, searching
     )

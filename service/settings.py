@@ -35,14 +35,16 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     model: Path = Field(default=Path("models/market1501-int8.onnx"), description="the model file")
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
-        default="auto", description="where inference runs; anything but auto must really run, or the start fails"
+        default="auto",
+        description="where model and searches run; with anything but auto the model must, or the start fails",
     )
     gallery: str = Field(
         default="sqlite:///data", description="sqlite:///FOLDER (relative), sqlite:////FOLDER (absolute)"
     )
-    index: Literal["auto", "exact", "ivf", "hnsw", "compressed"] = Field(
+    index: Literal["auto", "exact", "ivf", "hnsw", "compressed", "cagra"] = Field(
         default="auto",
-        description="exact, or likely crops first (ivf, hnsw; compressed: with vectors on disk); auto: ivf past 50,000",
+        description="exact, or likely crops first (ivf, hnsw; compressed: with vectors on disk; cagra: on a GPU);"
+        " auto: exact on a GPU, else ivf past 50,000",
     )
     store_images: Literal["none", "thumbnail", "original"] = Field(
         default="thumbnail",
@@ -114,6 +116,20 @@ class Settings(BaseSettings):
                 f" say {PREFIX}ALLOW_ANONYMOUS=true if that is wanted, or listen on 127.0.0.1"
             )
         return self
+
+    @model_validator(mode="after")
+    def _no_graph_without_a_gpu(self) -> Settings:
+        if self.index == "cagra" and self.device == "cpu":
+            raise ValueError(
+                f"{PREFIX}INDEX=cagra searches on a GPU, and {PREFIX}DEVICE=cpu rules that out;"
+                f" leave {PREFIX}DEVICE out, or set {PREFIX}INDEX=auto"
+            )
+        return self
+
+    @property
+    def gpu_wanted(self) -> bool | None:
+        """Whether `device` asks for a GPU; None where it takes what there is."""
+        return None if self.device == "auto" else self.device != "cpu"
 
     @property
     def gallery_folder(self) -> Path:

@@ -95,7 +95,8 @@ def serve(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or tensorrt. [default: auto]")] = None,
     gallery: Annotated[str | None, typer.Option(help="Where the gallery is kept. [default: sqlite:///data]")] = None,
     index: Annotated[
-        str | None, typer.Option(help="How it is searched: auto, exact, ivf, hnsw or compressed. [default: auto]")
+        str | None,
+        typer.Option(help="How it is searched: auto, exact, ivf, hnsw, compressed or cagra. [default: auto]"),
     ] = None,
     store_images: Annotated[
         str | None, typer.Option(help="What is kept: none, thumbnail or original. [default: thumbnail]")

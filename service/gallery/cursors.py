@@ -19,13 +19,24 @@ def decode_cursor(listed: str, cursor: str) -> str:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         content = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (ValueError, binascii.Error) as error:
-        raise invalid_cursor() from error
+        raise _invalid_cursor() from error
     last = content.removeprefix(f"{listed}:")
     if last == content or encode_cursor(listed, last) != cursor:
-        raise invalid_cursor()
+        raise _invalid_cursor()
     return last
 
 
-def invalid_cursor() -> InvalidCursor:
+def decode_row(listed: str, cursor: str) -> int:
+    """The row that the cursor stands behind. Raises InvalidCursor for one that this list has not given out."""
+    try:
+        row = int(decode_cursor(listed, cursor))
+    except ValueError as error:
+        raise _invalid_cursor() from error
+    if not 0 < row < 2**63 or encode_cursor(listed, str(row)) != cursor:
+        raise _invalid_cursor()
+    return row
+
+
+def _invalid_cursor() -> InvalidCursor:
     """The refusal of a foreign cursor."""
     return InvalidCursor("The cursor is not one that this gallery gave out; start again without it.")

@@ -18,7 +18,7 @@ from service.gallery.audit import Audit
 from service.gallery.building import AUTO, Searching, StageBuilder
 from service.gallery.closing import Closing
 from service.gallery.columns import Columns
-from service.gallery.cursors import decode_cursor, encode_cursor, invalid_cursor
+from service.gallery.cursors import decode_row, encode_cursor
 from service.gallery.erasures import Erasures
 from service.gallery.identities import Identities
 from service.gallery.index import Index
@@ -39,6 +39,7 @@ from service.gallery.records import (
 )
 from service.gallery.recovery import SnapshotKeeper, open_index
 from service.gallery.retention import Retention
+from service.gallery.stage import StageKind
 from service.gallery.stagefile import StageFile
 from service.gallery.store import Model, Store
 
@@ -92,6 +93,7 @@ class Gallery(Closing):
         model = Model(model_sha256, model_name, dim)
         store = Store.open(folder, model)
         try:
+            searching = searching.fitted(store.count(), dim)
             index = open_index(store, model, searching)
         except BaseException:
             store.close()
@@ -133,6 +135,12 @@ class Gallery(Closing):
     def crop_count(self) -> int:
         """How many crops are enrolled. Never blocks."""
         return self._index.crop_count
+
+    @property
+    def stage(self) -> StageKind | None:
+        """What searches ask first by now, None: they compare every crop on the CPU. Never blocks."""
+        stage = self._index.stage
+        return None if stage is None else stage.kind
 
     @property
     def identity_count(self) -> int:
@@ -192,7 +200,7 @@ class Gallery(Closing):
         """
         if limit < 1:
             raise ValueError("limit must be at least 1: empty pages never come to an end")
-        after = 0 if cursor is None else _row_behind(cursor)
+        after = 0 if cursor is None else decode_row(_LISTED, cursor)
         with self._index.reading() as columns:
             rows = columns.row[columns.select(filters)]
         start = int(np.searchsorted(rows, after, side="right"))
@@ -288,13 +296,3 @@ def _is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-
-
-def _row_behind(cursor: str) -> int:
-    try:
-        row = int(decode_cursor(_LISTED, cursor))
-    except ValueError as error:
-        raise invalid_cursor() from error
-    if not 0 < row < 2**63 or encode_cursor(_LISTED, str(row)) != cursor:
-        raise invalid_cursor()
-    return row

@@ -6,6 +6,8 @@ module are measured by one fixed rule, see `Vectors.measure`.
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +20,17 @@ from service.gallery.columns import Columns, Frozen, Selection
 from service.gallery.finding import Compared, Found, Scanned, compare_all, sums_error
 from service.gallery.lock import ReadWriteLock
 from service.gallery.records import GalleryUnavailable
-from service.gallery.stage import FirstStage, Staged
+from service.gallery.stage import FirstStage, Stage, StageLost
 from service.gallery.vectors import Vectors
 
 NARROW = 0.01  # below this share of the gallery, measuring vectors one by one beats a masked scan
 FEW = 4  # fewer queries than these are faster compared one by one
 MOST_COMPARED = 1 << 24  # distances held at once: 64 MiB
+AT_ONCE_ON_CARD = 256  # queries: the distances stay there
+PART = 1024  # vectors that `part` should be asked for at a time: writes wait no longer than for these
 COMPACT_SHARE, COMPACT_MINIMUM = 0.25, 1024  # removed vectors that are worth moving the others together
+
+_log = logging.getLogger(__name__)
 
 
 class Index:
@@ -42,7 +48,7 @@ class Index:
         self.columns = Columns()
         self.arrangement = 0  # another number after vectors have moved or were replaced
         self._in_step = True
-        self._stage: FirstStage | None = None
+        self._stage: Stage | None = None
         self._threads = threads
         self._vectors = Vectors(dim, threads, folder)
         self._lock = ReadWriteLock()
@@ -77,13 +83,20 @@ class Index:
             raise GalleryUnavailable("The index has lost step with the database; restart the service.")
 
     @property
+    def stage(self) -> Stage | None:
+        """What searches ask first, if there is one by now."""
+        return self._stage
+
+    @property
     def staged(self) -> bool:
-        """Whether searches look at likely crops first."""
+        """Whether searches ask a stage first."""
         return self._stage is not None
 
     @property
     def at_once(self) -> int:
         """How many queries `find` should get at a time."""
+        if self._stage is not None and self._stage.exact is not None:
+            return AT_ONCE_ON_CARD
         return max(1, MOST_COMPARED // max(len(self._vectors), 1))
 
     def find(self, queries: NDArray[np.float32], selections: Sequence[Selection], exact: Sequence[bool]) -> list[Found]:
@@ -92,18 +105,18 @@ class Index:
         It may take 4 bytes for every query and crop: ask for `at_once` at a time.
         """
         found: dict[int, Found] = {}
-        together = []
+        by_stage: defaultdict[Stage | None, list[int]] = defaultdict(list)
         for at, (query, selection, all_of_them) in enumerate(zip(queries, selections, exact, strict=True)):
             if selection.mask is not None and selection.count <= NARROW * len(selection.mask):
                 positions = np.flatnonzero(selection.mask)
                 squared = self.measure(query, positions)
                 found[at] = Compared(positions, squared, selection.count, sums_error(self.dim))
-            elif self._stage is not None and not all_of_them:
-                otherwise = Scanned(self._vectors, query, selection.mask)
-                found[at] = Staged(self._stage, self._vectors, query, selection.mask, selection.count, otherwise)
             else:
-                together.append(at)
-        found |= zip(together, self._compare(queries[together], [selections[at] for at in together]), strict=True)
+                by_stage[self._stage.exact if self._stage is not None and all_of_them else self._stage].append(at)
+        for stage, places in by_stage.items():
+            part = queries[places], [selections[at] for at in places]
+            finders = self._compare(*part) if stage is None else stage.found(self._vectors, *part)
+            found |= zip(places, finders, strict=True)
         return [found[at] for at in range(len(queries))]
 
     def _compare(self, queries: NDArray[np.float32], selections: Sequence[Selection]) -> Sequence[Found]:
@@ -143,8 +156,8 @@ class Index:
                 return None
             return self._vectors.stored(np.arange(start, min(start + count, len(columns))))
 
-    def adopt(self, stage: FirstStage | None, arrangement: int) -> bool:
-        """Searches with this first stage from now on, None: without. False when it has not what the index has."""
+    def adopt(self, stage: Stage | None, arrangement: int) -> bool:
+        """Searches with this stage from now on, None: without. False when it has not what the index has."""
         with self._changing():
             fits = stage is None or (self.arrangement == arrangement and len(stage) == len(self._vectors))
             if fits:
@@ -154,14 +167,14 @@ class Index:
     def give_up_stage(self) -> tuple[FirstStage, int] | None:
         """Searches without first stage from now on; gives it, of the crops present alone, with their checksum.
 
-        None where there is none, or where it is of a kind that removed crops stay in.
+        None where there is none, where it is of a kind that removed crops stay in, and on a card: there it stays.
         """
         with self._changing():
-            stage, self._stage = self._stage, None
-            present = self.columns.present
-            if stage is None or not stage.keep(present):
+            stage, present = self._stage, self.columns.present
+            if not isinstance(stage, FirstStage):
                 return None
-            return stage, self.columns.crc32(present)
+            self._stage = None
+            return (stage, self.columns.crc32(present)) if stage.keep(present) else None
 
     def crc32(self, count: int, arrangement: int) -> int | None:
         """A checksum of the first `count` crops; None where some were removed, or once they are arranged otherwise."""
@@ -173,10 +186,14 @@ class Index:
     def _append(self, vectors: NDArray[np.float16]) -> None:
         self._vectors.append(vectors)
         if self._stage is not None:
-            self._stage.add(vectors, self._threads)
+            try:
+                self._stage.add(vectors, self._threads)
+            except StageLost as error:
+                _log.error("the card takes no more vectors; they are searched without it (%s)", error)
+                self._stage = None
 
     def _rearranged(self) -> None:
-        """The first stage no longer fits; exact search answers until there is another."""
+        """The stage no longer fits; exact search answers until there is another."""
         self.arrangement += 1
         self._stage = None
 

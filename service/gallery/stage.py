@@ -8,18 +8,20 @@ memory, and minutes to build where the cells take seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.gallery.finding import Found, Positions
+from service.gallery.columns import Selection
+from service.gallery.finding import Found, Positions, Scanned
 from service.gallery.vectors import Vectors
 
 Kind = Literal["ivf", "hnsw"]
+StageKind = Literal["ivf", "hnsw", "gpu", "cagra"]  # the last two are on a card: `card`, `cagra`
 LEAST_CELLS, MOST_CELLS = 16, 4096
 ROUNDS = 10  # of k-means
 SAMPLE_A_CELL = 40  # vectors that k-means sees for each of its centroids; FAISS wants 39
@@ -27,6 +29,29 @@ HALVED_UP_TO = 256  # cells of which half are looked into, for recall of strange
 COMMON = 0.5  # filters that let a smaller share through make it look into more cells
 LINKS, EF_CONSTRUCTION = 32, 100  # of the graph
 MORE = 4  # how much farther each further search looks
+
+
+class StageLost(Exception):
+    """It cannot be kept, or built: the card's memory does not do. The message says what FAISS said."""
+
+
+class Stage(Protocol):
+    """What finds candidates among all vectors, by position. Searches may overlap, changes may not."""
+
+    @property
+    def kind(self) -> StageKind: ...
+
+    @property
+    def exact(self) -> Stage | None:
+        """What of it misses nothing; None where that is left to the vectors themselves."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, vectors: NDArray[np.float16], threads: int) -> None:
+        """Adds vectors [n, D] at the next positions, with so many threads of the CPU. Raises StageLost."""
+
+    def found(self, vectors: Vectors, queries: NDArray[np.float32], selections: Sequence[Selection]) -> list[Found]:
+        """What finds the crops near each of these queries [m, D]; `vectors` are the same ones."""
 
 
 class FirstStage:
@@ -85,6 +110,17 @@ class FirstStage:
                 positions = faiss.rev_swig_ptr(lists.get_ids(cell), size)
                 positions[:] = moved[positions]
         return True
+
+    @property
+    def exact(self) -> None:
+        """Nothing of it."""
+
+    def found(self, vectors: Vectors, queries: NDArray[np.float32], selections: Sequence[Selection]) -> list[Found]:
+        """What finds the crops near each of these queries [m, D]."""
+        return [
+            Staged(self, vectors, query, chosen.mask, chosen.count, Scanned(vectors, query, chosen.mask))
+            for query, chosen in zip(queries, selections, strict=True)
+        ]
 
     def likely(
         self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, effort: float

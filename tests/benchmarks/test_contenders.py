@@ -30,6 +30,7 @@ from benchmarks.searchers import (
     rounded,
 )
 from benchmarks.worker import working
+from service.gallery.folder import STAGE_NAME
 from training.modelfile.metadata import architecture
 
 CROPS, DIM = 2_000, 32
@@ -96,6 +97,35 @@ def test_a_worker_answers_and_says_why_not(tmp_path: Path) -> None:
 def test_milvus_is_not_run_and_says_so() -> None:
     with pytest.raises(NotImplementedError, match="server of its own"):
         Asked("milvus")(do="build", crops=1, dim=1, folder=".")
+
+
+@pytest.mark.parametrize(("crops", "there"), [(20_000, ""), (100_000, "e"), (299_999, "e"), (300_000, "ec")])
+def test_a_setting_is_measured_where_it_is_for_something(
+    crops: int, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise BenchmarkError("none here")
+
+    monkeypatch.setattr(search, "fill", lambda *_: None)
+    monkeypatch.setattr(search, "exact", lambda *_: [])
+    monkeypatch.setattr(search, "working", none)
+    assert search.main(["--crops", str(crops), "--json", str(tmp_path / "found.json")]) == 0
+    tried = Results.read(tmp_path / "found.json").not_run
+    assert (search.LABELS["resight-exact"] in tried) == ("e" in there)
+    assert (search.OURS_COMPRESSED in tried) == ("c" in there)
+    assert search.OURS in tried
+
+
+def test_what_another_contender_left_is_not_taken(tmp_path: Path) -> None:
+    fill(tmp_path, CROPS, DIM)
+    left = tmp_path / "gallery" / STAGE_NAME
+    left.write_bytes(b"another's")
+    searcher = Resight("compressed")
+    searcher.build(CROPS, DIM, tmp_path)
+    assert left.read_bytes() != b"another's"
+    queries = rounded(draw_queries(search.QUERIES, CROPS, DIM))
+    assert search.recall(searcher.near(queries, None), search.exact(CROPS, DIM)) > 0.9
+    searcher.close()
 
 
 def test_plain_decoders_give_the_same_pixels() -> None:

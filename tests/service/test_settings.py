@@ -40,6 +40,7 @@ def test_environment_and_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 UNUSABLE = [
     ("PORT", "99999", "65535"),
     ("DEVICE", "gpu", "auto"),
+    ("INDEX", "gpu", "'compressed' or 'cagra'"),
     ("GALLERY", "postgres://x", "sqlite:///FOLDER"),
     ("GALLERY", "sqlite://data", "sqlite:///FOLDER"),
     ("GALLERY", "sqlite:///", "sqlite:///FOLDER"),
@@ -63,6 +64,20 @@ UNUSABLE = [
     ("PORT", "tcp://10.0.0.1:80", "RESIGHT_PORT .*enableServiceLinks: false"),
     ("SERVICES", "1", "there is no such setting"),
 ]
+
+
+def test_a_graph_on_a_gpu_is_not_for_a_service_on_the_cpu() -> None:
+    with pytest.raises(
+        ValueError, match="RESIGHT_INDEX=cagra searches on a GPU, and RESIGHT_DEVICE=cpu rules that out"
+    ):
+        Settings(index="cagra", device="cpu")
+    assert [Settings(device=device).gpu_wanted for device in ("cpu", "auto", "cuda", "tensorrt")] == [
+        False,
+        None,
+        True,
+        True,
+    ]
+    assert Settings(index="cagra").gpu_wanted is None
 
 
 @pytest.mark.parametrize(("name", "value", "sentence"), UNUSABLE)

@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from service.api.problems import Kind, problem_of, problem_response
 from service.api.runtime import Pool
 from service.app import running
+from service.gallery import building
 from service.gallery.records import (
     Answer,
     Crop,
@@ -199,6 +200,17 @@ def test_what_must_not_serve_does_not_start(make_settings: Callable[..., Setting
     model = write_tiny_model(tmp_path / "wrong.onnx", {"test_embedding": wrong})
     with pytest.raises(EngineError, match="Self-test"), running(make_settings(model=model)):
         pass
+
+
+def test_a_graph_on_a_gpu_needs_one(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "why_no_card", lambda graph: "FAISS sees no GPU: look")
+    with (
+        pytest.raises(GalleryUnavailable, match="RESIGHT_INDEX=cagra searches on a GPU, and FAISS sees no GPU: look"),
+        running(make_settings(index="cagra", device="auto")),
+    ):
+        pass
+    with running(make_settings(device="auto")) as runtime:
+        assert runtime.gallery.stage is None
 
 
 def test_a_start_that_fails_half_way_leaves_nothing_open(

@@ -19,7 +19,7 @@ from service.gallery import building, index, memory, rowfile, stage
 from service.gallery.building import Searching, StageBuilder
 from service.gallery.gallery import Gallery
 from service.gallery.records import Filters, GalleryUnavailable, QueryOptions
-from service.gallery.stage import FirstStage, Kind, cells
+from service.gallery.stage import FirstStage, Kind, StageKind, cells
 from tests.service.gallery.cases import MODEL, units, until
 from tests.service.gallery.large import DIM, PEOPLE, SHOTS, agreement, enrolled, opened, people, staged
 
@@ -60,9 +60,9 @@ def test_a_gallery_that_is_small_or_exact_has_none(tmp_path: Path) -> None:
     assert Searching("exact").stage_for(10**7) is None
     assert Searching("ivf").stage_for(999) is None
     assert Searching("ivf", staged=False).stage_for(10**7) is None
-    assert Searching("auto").stage_for(40_001, has_one=True) == "ivf"  # it may be near the size for a long time
-    assert Searching("auto").stage_for(40_000, has_one=True) is None
-    assert Searching("ivf").stage_for(799, has_one=True) is None
+    assert Searching("auto").stage_for(40_001, "ivf") == "ivf"  # it may be near the size for a long time
+    assert Searching("auto").stage_for(40_000, "ivf") is None
+    assert Searching("ivf").stage_for(799, "ivf") is None
     rng = np.random.default_rng(2)
     with opened(tmp_path, "exact") as gallery:
         gallery.enrol(enrolled(people(rng, 200, SHOTS)))
@@ -209,7 +209,7 @@ def test_an_index_out_of_step_is_not_complained_of_every_second(
 ) -> None:
     looks: list[int] = []
 
-    def always(searching: Searching, crops: int, has_one: bool) -> Kind:
+    def always(searching: Searching, crops: int, present: StageKind | None) -> Kind:
         looks.append(crops)
         return "ivf"
 
