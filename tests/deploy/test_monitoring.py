@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy import monitoring
+from tests.deploy.headings import anchors
 from tests.deploy.monitoring import ALERTS, DASHBOARD, GRAFANA, PANELS, PROMETHEUS, ROOT, metric_names
 from tests.drawn_crops import crop, uploads
 
@@ -29,12 +30,6 @@ SUFFIXES = {
 def exposed(client: httpx.Client) -> list[Metric]:
     """What the service says that it measures."""
     return list(text_string_to_metric_families(client.get("/metrics").text))
-
-
-def anchors(page: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_metric_that_is_asked_for_exists(client: httpx.Client) -> None:
