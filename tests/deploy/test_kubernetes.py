@@ -187,6 +187,7 @@ def test_an_overlay_builds_into_what_it_says(overlay: Path) -> None:
         assert manifests.keys() == shared
         assert manifests["Deployment"]["spec"]["replicas"] > 1
         assert manifests["Deployment"]["spec"]["strategy"]["type"] == "RollingUpdate"
+        assert manifests["Service"]["spec"]["sessionAffinity"] == "ClientIP"
         assert data.keys() == {"name", "emptyDir"}
         assert len(manifests["NetworkPolicy"]["spec"]["egress"]) == 2
     else:

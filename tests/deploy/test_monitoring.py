@@ -77,6 +77,7 @@ def test_prometheus_scrapes_the_service_of_the_compose_files() -> None:
     (job,) = PROMETHEUS["scrape_configs"]
     assert job["job_name"] == "resight"
     assert job["static_configs"] == [{"targets": ["resight:8000"]}]
+    assert job["dns_sd_configs"] == [{"names": ["replica"], "type": "A", "port": 8000}]
     assert PROMETHEUS["rule_files"] == ["alerts.yml"]
 
 

@@ -73,10 +73,11 @@ def serving(model: Path, folder: Path) -> Iterator[str]:
 def scraping(program: str, target: str, folder: Path) -> Iterator[httpx.Client]:
     """A client of a Prometheus that has the project's files, but for the address and for the time between scrapes."""
     (job,) = PROMETHEUS["scrape_configs"]
+    here = {"static_configs": [{"targets": [target]}], "dns_sd_configs": []}
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(FOLDER / name) for name in PROMETHEUS["rule_files"]],
-        "scrape_configs": [{**job, "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [{**job, **here}],
     }
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))
@@ -90,7 +91,7 @@ def scraping(program: str, target: str, folder: Path) -> Iterator[httpx.Client]:
                 return client.get("/-/ready").is_success
             return False
 
-        until(ready)
+        until(ready, seconds=60)
         yield client
 
 
@@ -141,6 +142,7 @@ def test_alerts_fire_when_they_should_and_only_then() -> None:
     subprocess.run([tool("promtool"), "test", "rules", str(UNIT_TESTS)], check=True)
 
 
+@pytest.mark.slow
 def test_every_expression_finds_something_in_a_real_run(model_path: Path, tmp_path: Path) -> None:
     program = tool("prometheus")
     asked = dict(chain(monitoring.of_panels(), monitoring.of_alerts()))
