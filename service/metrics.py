@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from service.api.limits import Uploads
 from service.api.problems import METHODS
 from service.api.runtime import Runtime
+from service.gallery.space import free_bytes
 from service.telemetry import Answered
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -70,8 +71,11 @@ class _State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         worker, gallery, info = self._runtime.worker, self._runtime.gallery, self._runtime.info
-        ready = worker.trouble is None and gallery.trouble is None
+        troubles = self._runtime.troubles
+        ready = all(trouble is None for trouble in troubles.values())
         yield _gauge("ready", "1 while /readyz answers 200", ready)
+        yield _flags("trouble", "1 while that part keeps /readyz at 503", "part", troubles)
+        yield _flags("warning", "1 while /readyz warns of it", "about", self._runtime.warnings())
         yield _gauge("queue_images", "Images decoded that wait for the model", worker.queued)
         yield _gauge("admitted_images", "Images that hold a place in the queue", worker.admitted)
         yield _gauge("queue_limit_images", "Images that may hold a place in the queue", worker.queue_limit)
@@ -79,6 +83,10 @@ class _State(Collector):
         yield _gauge("gallery_crops", "Crops enrolled", gallery.crop_count)
         yield _gauge("gallery_identities", "Identities that have a crop", gallery.identity_count)
         yield _gauge("index_lag_writes", "Writes committed that searches do not see yet", gallery.index_lag)
+        if (free := free_bytes(self._runtime.settings.gallery_folder)) is not None:
+            yield _gauge("disk_free_bytes", "Free on the disk of the gallery", free)
+        rate = self._runtime.engine.images_per_second
+        yield _gauge("engine_images_per_second", "What the model's start measured that it can do", rate)
         yield _batch_sizes(worker.batches.copy())
         yield CounterMetricFamily("resight_failed_images", "Images without a usable embedding", worker.failures)
         yield CounterMetricFamily("resight_engine_renewals", "Broken engines loaded again", worker.renewals)
@@ -90,6 +98,14 @@ class _State(Collector):
 
 def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"resight_{name}", meaning, value=value)
+
+
+def _flags(name: str, meaning: str, label: str, reasons: Mapping[str, str | None]) -> GaugeMetricFamily:
+    """1 for each of those that has a reason, 0 for the others."""
+    family = GaugeMetricFamily(f"resight_{name}", meaning, labels=[label])
+    for part, reason in reasons.items():
+        family.add_metric([part], reason is not None)
+    return family
 
 
 def _batch_sizes(batches: Mapping[int, int]) -> HistogramMetricFamily:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, TypeVar, TypeVarTuple
+from typing import Annotated, Any, Literal, TypeVar, TypeVarTuple
 
 from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
@@ -25,7 +25,7 @@ from service.gallery.retention import Retention
 from service.gallery.space import shortage
 from service.inference.batching import BatchWorker
 from service.inference.engine import Engine
-from service.inference.model import ModelInfo
+from service.inference.model import ModelInfo, file_stamp
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -81,6 +81,31 @@ class Runtime:
         reason = await self.shortage()
         if reason is not None:
             raise GalleryFull(f"Nothing can be enrolled, {reason}; free space, then send it again. Queries go on.")
+
+    @property
+    def model_file(self) -> Literal["loaded", "replaced", "missing"]:
+        """What has become of the model's file since it was loaded. Asks the file system."""
+        now = file_stamp(self.info.path)
+        if now is None:
+            return "missing"
+        return "loaded" if now == self.model_stamp else "replaced"
+
+    @property
+    def troubles(self) -> dict[str, str | None]:
+        """Why each part cannot do its work, and with it the service; None while it can. Never blocks."""
+        return {"engine": self.worker.trouble, "gallery": self.gallery.trouble}
+
+    def warnings(self) -> dict[str, str | None]:
+        """What somebody should look after though the service goes on, by what it is about. Asks the file system."""
+        of_model = None
+        if (state := self.model_file) != "loaded":
+            of_model = f"the model file {self.info.path} is {state}; a restart would not take the model that runs now"
+        return {
+            "keys": self.door.trouble,
+            "retention": None if self.retention is None else self.retention.warning,
+            "disk": shortage(self.settings.gallery_folder),
+            "model": of_model,
+        }
 
     @property
     def engine(self) -> Engine:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from service.api.auth import ADMIN, PUBLIC, QUERY
 from service.api.problems import RETRY_SECONDS, Kind, Problem, documented
-from service.api.runtime import NoParameters, Runtime, RuntimeDep
+from service.api.runtime import NoParameters, RuntimeDep
 from service.api.schemas import LiveResponse, ModelRef, ModelResponse, ReadyResponse, ReadyToStrangers
-from service.inference.model import file_stamp
 from service.metrics import CONTENT_TYPE, Metrics
 
 router = APIRouter(tags=["status"], dependencies=[NoParameters])
@@ -37,17 +36,10 @@ async def model(runtime: RuntimeDep) -> ModelResponse:
         match_distance_curve=info.impostor_curve is not None,
         created=info.created,
         source_revision=info.source_revision,
-        file=_model_file(runtime),
+        file=runtime.model_file,
         provider=runtime.engine.provider,
         images_per_second=round(runtime.engine.images_per_second, 1),
     )
-
-
-def _model_file(runtime: Runtime) -> Literal["loaded", "replaced", "missing"]:
-    now = file_stamp(runtime.info.path)
-    if now is None:
-        return "missing"
-    return "loaded" if now == runtime.model_stamp else "replaced"
 
 
 @router.get(
@@ -78,7 +70,7 @@ async def ready(request: Request, runtime: RuntimeDep) -> ReadyResponse | ReadyT
     Where the service has keys, only who sends one is told more than the status.
     """
     known = request.state.caller is not None
-    reasons = _known(runtime.worker.trouble, runtime.gallery.trouble)
+    reasons = _known(runtime.troubles)
     if reasons:
         detail = "The service cannot do its work; see reasons, and restart it if they do not pass."
         if not known:
@@ -92,20 +84,12 @@ async def ready(request: Request, runtime: RuntimeDep) -> ReadyResponse | ReadyT
         model=ModelRef.of(runtime.info),
         crops=runtime.gallery.crop_count,
         identities=runtime.gallery.identity_count,
-        warnings=await _warnings(runtime),
+        warnings=_known(await runtime.storing.run(runtime.warnings)),
     )
 
 
-async def _warnings(runtime: Runtime) -> list[str]:
-    of_retention = None if runtime.retention is None else runtime.retention.warning
-    of_model = None
-    if (state := _model_file(runtime)) != "loaded":
-        of_model = f"the model file {runtime.info.path} is {state}; a restart would not take the model that runs now"
-    return _known(runtime.door.trouble, of_retention, await runtime.shortage(), of_model)
-
-
-def _known(*troubles: str | None) -> list[str]:
-    return [trouble for trouble in troubles if trouble is not None]
+def _known(troubles: Mapping[str, str | None]) -> list[str]:
+    return [trouble for trouble in troubles.values() if trouble is not None]
 
 
 @router.get("/", dependencies=[PUBLIC], include_in_schema=False)

@@ -9,6 +9,14 @@ LEAST_BYTES = 256 * 2**20
 LEAST_SHARE = 0.05  # of a small disk, which could never have as much
 
 
+def free_bytes(folder: Path) -> int | None:
+    """Bytes that are free on the disk of `folder`; None where the folder is not there to ask."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
 def shortage(folder: Path) -> str | None:
     """Why nothing more should be enrolled into `folder`, None while there is room. Asks the file system."""
     try:

@@ -73,8 +73,25 @@ def test_stages_batches_gallery_and_model_are_told(service: Served) -> None:
     assert values["resight_ready",] == 1
     assert values["process_resident_memory_bytes",] > 2**20
     assert values["process_open_fds",] > 3
+    assert values["resight_disk_free_bytes",] > 2**20
+    assert values["resight_engine_images_per_second",] == service.runtime.engine.images_per_second
+
+
+def test_what_is_wrong_is_told_by_part(service: Served) -> None:
+    values = scraped(service.client)
+    assert _of(values, "resight_trouble") == [(("resight_trouble", part), 0) for part in ("engine", "gallery")]
+    abouts = ("keys", "retention", "disk", "model")
+    assert _of(values, "resight_warning") == [(("resight_warning", about), 0) for about in abouts]
+    model = service.runtime.settings.model
+    model.rename(model.with_suffix(".moved"))
+    try:
+        assert scraped(service.client)["resight_warning", "model"] == 1
+    finally:
+        model.with_suffix(".moved").rename(model)
     service.runtime.gallery.close()
-    assert scraped(service.client)["resight_ready",] == 0
+    values = scraped(service.client)
+    assert values["resight_ready",] == 0
+    assert (values["resight_trouble", "engine"], values["resight_trouble", "gallery"]) == (0, 1)
 
 
 def test_what_a_client_chooses_makes_no_new_series(client: httpx.Client) -> None:

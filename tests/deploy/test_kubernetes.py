@@ -1,0 +1,210 @@
+"""The files in deploy/kubernetes: as they are, and as kustomize puts them together where there is one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import PREFIX, Settings
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
+BASE = FOLDER / "base"
+OVERLAYS = sorted((FOLDER / "overlays").iterdir())
+FILES = sorted(FOLDER.rglob("*.yaml"))
+LABELS = {"app.kubernetes.io/name": "resight"}
+WRITABLE = {"/data", "/tmp"}
+SCHEMA = "1.37"
+
+Manifest = dict[str, Any]
+
+
+def read(file: Path) -> Manifest:
+    """The one document of a file."""
+    found: Manifest = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def built(overlay: Path) -> dict[str, Manifest]:
+    """What `kubectl apply -k` would apply, by kind; skips where nothing is there to build it."""
+    for command in (["kubectl", "kustomize"], ["kustomize", "build"]):
+        if shutil.which(command[0]):
+            done = subprocess.run([*command, str(overlay)], capture_output=True, text=True, check=True)
+            manifests = list(yaml.safe_load_all(done.stdout))
+            assert len({manifest["kind"] for manifest in manifests}) == len(manifests)
+            return {manifest["kind"]: manifest for manifest in manifests}
+    pytest.skip("neither kubectl nor kustomize is installed here")
+
+
+def pod(deployment: Manifest) -> Manifest:
+    """The pod that a deployment makes."""
+    found: Manifest = deployment["spec"]["template"]["spec"]
+    return found
+
+
+def literals(folder: Path) -> dict[str, str]:
+    """The settings in a kustomization."""
+    (generator,) = read(folder / "kustomization.yaml")["configMapGenerator"]
+    assert generator["name"] == "resight"
+    return dict(literal.split("=", 1) for literal in generator["literals"])
+
+
+def settings(overlay: Path) -> dict[str, str]:
+    """The settings that reach the process, by the names of `Settings`."""
+    bases = [overlay]
+    while bases[-1] != BASE:
+        (above,) = read(bases[-1] / "kustomization.yaml")["resources"]
+        bases.append((bases[-1] / above).resolve())
+    variables = {name: value for folder in reversed(bases) for name, value in literals(folder).items()}
+    assert all(name.startswith(PREFIX) for name in variables)
+    return {name.removeprefix(PREFIX).lower(): value for name, value in variables.items()}
+
+
+@pytest.mark.parametrize("folder", [BASE, *OVERLAYS], ids=lambda folder: folder.name)
+def test_every_file_is_listed(folder: Path) -> None:
+    kustomization = read(folder / "kustomization.yaml")
+    listed = [*kustomization["resources"], *(patch["path"] for patch in kustomization.get("patches", []))]
+    files = {name for name in listed if name.endswith(".yaml")}
+    assert files == {file.name for file in folder.glob("*.yaml")} - {"kustomization.yaml"}
+    assert all((folder / name).exists() for name in listed)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda overlay: overlay.name)
+def test_settings_are_the_services(overlay: Path) -> None:
+    chosen = settings(overlay)
+    assert chosen.keys() <= Settings.model_fields.keys()
+    if overlay.name == "milvus":
+        assert chosen.pop("gallery").startswith("milvus://")
+    read_back = Settings(**chosen)  # type: ignore[arg-type]
+    assert (read_back.host, read_back.port) == ("0.0.0.0", 8000)
+    assert read_back.keys_file == Path("/keys/keys.json")
+
+
+def test_the_pod_may_do_little() -> None:
+    spec = pod(read(BASE / "deployment.yaml"))
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == spec["securityContext"]["fsGroup"] == 10001
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is spec["enableServiceLinks"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    assert {path for path, mount in mounts.items() if not mount.get("readOnly")} == WRITABLE
+    assert {mount["name"] for mount in mounts.values()} == {volume["name"] for volume in spec["volumes"]}
+    assert Path(settings(BASE)["keys_file"]).parent == Path("/keys") in map(Path, mounts)
+
+
+def test_probes_ask_what_they_should() -> None:
+    (container,) = pod(read(BASE / "deployment.yaml"))["containers"]
+    asked = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    assert {name: get["path"] for name, get in asked.items()} == {
+        "startup": "/livez",
+        "liveness": "/livez",
+        "readiness": "/readyz",
+    }
+    assert {get["port"] for get in asked.values()} == {"http"}
+    assert container["ports"] == [{"name": "http", "containerPort": int(settings(BASE)["port"])}]
+
+
+def test_one_process_owns_the_folder() -> None:
+    deployment = read(BASE / "deployment.yaml")
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert read(BASE / "claim.yaml")["spec"]["accessModes"] == ["ReadWriteOncePod"]
+    (claim,) = (v for v in pod(deployment)["volumes"] if "persistentVolumeClaim" in v)
+    assert claim["persistentVolumeClaim"]["claimName"] == read(BASE / "claim.yaml")["metadata"]["name"]
+    assert settings(BASE)["gallery"] == "sqlite:////data"
+
+
+def test_everything_selects_the_deployments_pods() -> None:
+    deployment, network = read(BASE / "deployment.yaml"), read(BASE / "network.yaml")
+    selectors = [
+        deployment["spec"]["template"]["metadata"]["labels"],
+        deployment["spec"]["selector"]["matchLabels"],
+        read(BASE / "service.yaml")["spec"]["selector"],
+        read(BASE / "disruption.yaml")["spec"]["selector"]["matchLabels"],
+        network["spec"]["podSelector"]["matchLabels"],
+    ]
+    assert all(selector == LABELS for selector in selectors)
+
+
+def test_the_network_is_closed_but_for_whom_it_names() -> None:
+    network = read(BASE / "network.yaml")["spec"]
+    assert network["policyTypes"] == ["Ingress", "Egress"]
+    assert network["egress"] == []
+    (rule,) = network["ingress"]
+    assert rule["ports"] == [{"port": "http"}]
+    assert all(peer.get("podSelector", {}).get("matchLabels") for peer in rule["from"])
+    for rule in read(FOLDER / "overlays" / "milvus" / "network.yaml")["spec"]["egress"]:
+        assert rule["to"]
+        assert rule["ports"]
+
+
+def test_no_secret_is_in_the_files() -> None:
+    (volume,) = (v for v in pod(read(BASE / "deployment.yaml"))["volumes"] if "secret" in v)
+    assert f"kubectl create secret generic {volume['secret']['secretName']}" in (FOLDER / "README.md").read_text()
+    for file in FILES:
+        manifest = read(file)
+        assert manifest["kind"] != "Secret"
+        assert "secretGenerator" not in manifest
+        assert "rsk_" not in file.read_text(encoding="utf-8")
+
+
+def test_resources_are_asked_for_and_limited() -> None:
+    cpu, gpu = (pod(read(FOLDER / "overlays" / name / f"{name}.yaml"))["containers"][0] for name in ("cpu", "gpu"))
+    for container, overlay in ((cpu, "cpu"), (gpu, "gpu")):
+        requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+        assert {"cpu", "memory", "ephemeral-storage"} <= requests.keys() == limits.keys()
+        assert settings(FOLDER / "overlays" / overlay)["threads"] == limits["cpu"]
+    assert gpu["resources"]["requests"]["nvidia.com/gpu"] == gpu["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert "nvidia.com/gpu" not in cpu["resources"]["limits"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda overlay: overlay.name)
+def test_an_overlay_builds_into_what_it_says(overlay: Path) -> None:
+    manifests = built(overlay)
+    shared = {"ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service"}
+    spec = pod(manifests["Deployment"])
+    (container,) = spec["containers"]
+    config = manifests["ConfigMap"]
+    assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
+    assert config["data"] == {f"{PREFIX}{name.upper()}": value for name, value in settings(overlay).items()}
+    assert container["image"] == f"resight:{'cluster' if overlay.name == 'milvus' else overlay.name}"
+    assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (overlay.name != "cpu")
+    assert {"startupProbe", "livenessProbe", "readinessProbe", "securityContext"} <= container.keys()
+    (data,) = (volume for volume in spec["volumes"] if volume["name"] == "data")
+    if overlay.name == "milvus":
+        assert manifests.keys() == shared
+        assert manifests["Deployment"]["spec"]["replicas"] > 1
+        assert manifests["Deployment"]["spec"]["strategy"]["type"] == "RollingUpdate"
+        assert manifests["Service"]["spec"]["sessionAffinity"] == "ClientIP"
+        assert data.keys() == {"name", "emptyDir"}
+        assert len(manifests["NetworkPolicy"]["spec"]["egress"]) == 2
+    else:
+        assert manifests.keys() == shared | {"PersistentVolumeClaim"}
+        assert data.keys() == {"name", "persistentVolumeClaim"}
+
+
+@pytest.mark.parametrize("folder", [BASE, *OVERLAYS], ids=lambda folder: folder.name)
+def test_manifests_obey_the_schema_of_kubernetes(folder: Path) -> None:
+    reason = "kubernetes-validate is not installed here (pip install kubernetes-validate)"
+    validator = pytest.importorskip("kubernetes_validate", reason=reason)
+    if folder == BASE:
+        manifests = [read(folder / name) for name in read(folder / "kustomization.yaml")["resources"]]
+    else:
+        manifests = list(built(folder).values())
+    for manifest in manifests:
+        validator.validate(manifest, SCHEMA, strict=True)
+    broken = {**manifests[0], "spec": {"replicas": "three", "ports": 7}}
+    with pytest.raises(validator.ValidationError):
+        validator.validate(broken, SCHEMA, strict=True)
