@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 BASE_IMAGE = os.environ.get("TEST_BASE_IMAGE", "python:3.11-slim-bookworm")  # what the image is built on
 ANSWER_SECONDS, PULL_SECONDS, BUILD_SECONDS = 5, 120, 900
 
-# An image of its own, a free port, and a build that reaches a package index as this machine does.
+# An image of its own, a free port, a build that reaches a package index as this machine does, and less waiting.
 OF_TESTS = """
 services:
   resight:
@@ -25,6 +25,7 @@ services:
     build: {network: host}
     ports: !override ["127.0.0.1::8000"]
     restart: "no"
+    healthcheck: {interval: 1s}
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -121,7 +122,7 @@ def test_enrolled_killed_and_found(private: Compose) -> None:
         container = private("ps", "--quiet", "resight")
         private("stop", "resight")
     state = json.loads(docker("container", "inspect", container))[0]["State"]
-    assert state["ExitCode"] == 0
+    assert state["ExitCode"] == 143  # SIGTERM, as uvicorn passes it on; 137 would be a kill
     assert '"stopped"' in private("logs", "resight")
 
 
@@ -142,15 +143,26 @@ def test_it_runs_hardened(private: Compose) -> None:
 
 def test_backed_up_and_restored(private: Compose, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
-    mounted = ("--rm", "--no-deps", "--volume", f"{tmp_path}:/backups", "resight")
+    mounted = ("run", "--rm", "--no-deps", "--volume", f"{tmp_path}:/backups", "resight")
     with start(private) as client:
         enrol(client)
-        private("run", *mounted, "backup", "/backups/first")
-        client.delete("/identities/0002")
-        private("stop", "resight")
-    private("run", *mounted, "restore", "/backups/first", "--gallery", "sqlite:////backups/restored")
-    assert (tmp_path / "first/manifest.json").is_file()
-    assert (tmp_path / "restored/gallery.db").is_file()
+        private(*mounted, "backup", "/backups/first")
+        assert client.delete("/identities/0002").status_code == 204
+    private("down")
+    for restored in _project(replace(private, environment={"DATA_VOLUME": f"{private.project}_restored"})):
+        restored(*mounted, "restore", "/backups/first")
+        with start(restored) as client:
+            assert client.get("/identities/0002").status_code == 200
+
+
+def test_a_model_of_ones_own(private: Compose) -> None:
+    with start(private):
+        private("cp", str(ROOT / "models/market1501-int8.onnx"), "resight:/data/own.onnx")
+    own = replace(private, environment={"RESIGHT_MODEL": "/data/own.onnx"})
+    with start(own) as client:
+        assert client.get("/readyz").json()["warnings"] == []
+        own("exec", "-T", "resight", "rm", "/data/own.onnx")
+        assert "/data/own.onnx is missing" in client.get("/readyz").text
 
 
 def test_others_need_a_key(public: Compose) -> None:
