@@ -8,12 +8,13 @@ from itertools import chain, combinations
 
 import pytest
 
+from service.settings import PREFIX, Settings
 from tests.deploy.containers import ROOT, Compose, compose_command, files, said
 
 OVERRIDES = ("cpu", "public")
 PROFILES = ("monitoring", "milvus", "train")
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
-OURS = {"resight", "replica", "train"}
+OURS = {"resight", "bucket", "replica", "train"}
 
 
 def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -66,6 +67,11 @@ def test_settings_pass_through(command: list[str]) -> None:
     service = compose.config()["services"]["resight"]
     assert service["environment"]["RESIGHT_INDEX"] == "exact"
     assert service["ports"][0]["published"] == "9000"
+
+
+def test_settings_that_are_passed_on_exist(command: list[str]) -> None:
+    given = Compose(command, files("public")).config()["services"]["resight"]["environment"]
+    assert {name.removeprefix(PREFIX).lower() for name in given} <= set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("marker", ["<<", "--mount", "# syntax", "--chmod", "--link"])
