@@ -10,7 +10,7 @@ BENCH := $(RUN)/python -m benchmarks
 LARGE := --resume --json $(RESULTS)
 CUDA := $(GPU_VENV)/bin/python -m benchmarks
 
-.PHONY: serve test test-all test-gpu bench bench-large bench-gpu bench-on-gpu report
+.PHONY: serve test test-all test-gpu test-deploy bench bench-large bench-gpu bench-on-gpu report
 
 serve: $(VENV)/serve.stamp  ## the service on http://127.0.0.1:8000, gallery in ./data
 	$(RUN)/resight serve
@@ -19,12 +19,16 @@ test: $(VENV)/test.stamp  ## style, types and the suite
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
-	$(RUN)/pytest -m "not gpu"
+	$(RUN)/pytest -m "not gpu and not docker"
 
-test-all: test test-gpu  ## adds what needs an engine that may be absent
+test-all: test test-gpu test-deploy  ## adds what needs an engine that may be absent
 
 test-gpu: $(VENV)/test.stamp
 	timeout 600 $(RUN)/pytest -m gpu -rs
+
+# TEST_BASE_IMAGE names another base image than Docker's python:3.11-slim-bookworm.
+test-deploy: $(VENV)/test.stamp  ## builds the cpu image and runs it; skips, and says why, where no Docker engine answers
+	timeout 1800 $(RUN)/pytest -m docker -rs tests/deploy
 
 # A quarter of an hour on two quiet cores, and what pip takes for both environments.
 bench: $(VENV)/bench.stamp $(PEERS)/bench.stamp  ## every speed, at 20,000 and 100,000 crops, into docs/performance.md

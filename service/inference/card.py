@@ -67,7 +67,8 @@ def find_card(major: int, load: Open = ctypes.CDLL) -> Card:
 
 def require_cudnn(load: Open = ctypes.CDLL) -> None:
     """Raises CudaError where it is not there; ONNX Runtime would find out at the first convolution."""
-    require_library(CUDNN, "cuDNN 9", "pip install -c constraints.txt -e '.[gpu]' brings it", load)
+    remedy = "pip install -c constraints.txt -c constraints-gpu.txt -e '.[gpu]' brings it"
+    require_library(CUDNN, "cuDNN 9", remedy, load)
 
 
 def _card(driver: Any) -> Card:

