@@ -58,13 +58,15 @@ bench-gpu:  ## engine, service and search on a GPU; pip needs its wheels once, a
 	@if ! nvidia-smi --list-gpus >/dev/null 2>&1; then echo "not run: this machine has no NVIDIA GPU"; \
 	else $(MAKE) --no-print-directory bench-on-gpu; fi
 
-bench-on-gpu: $(GPU_VENV)/bench.stamp
-	$(CUDA).engine --device cuda --batches 1,16,32,64,256 --compiled-batches 64 --json $(RESULTS)/gpu-engine.json
+# PyTorch brings another CUDA than the gpu extra, so it runs in .venv.
+bench-on-gpu: $(GPU_VENV)/bench.stamp $(VENV)/bench.stamp
+	$(CUDA).engine --device cuda --only resight --batches 1,16,32,64,256 --json $(RESULTS)/gpu-engine.json
+	$(BENCH).engine --device cuda --only pytorch pytorch-compiled --batches 1,16,32,64,256 --compiled-batches 64 --json $(RESULTS)/gpu-engine-pytorch.json
 	$(CUDA).service --device cuda --only resight --clients 1,8,32 --most 1024 --json $(RESULTS)/gpu-service.json
 	$(CUDA).service --device cuda --only resight --crops 1 --clients 32 --gallery 1000000 --json $(RESULTS)/gpu-queries.json
 	$(CUDA).search --only resight-gpu faiss-gpu pytorch-gpu --crops 10000000 --batches 1,64 --json $(RESULTS)/gpu-search.json
 	$(CUDA).search --only resight-cagra --crops 1000000 --batches 1,64 --json $(RESULTS)/gpu-cagra.json
-	$(CUDA).report
+	$(BENCH).report
 
 report: $(VENV)/bench.stamp  ## docs/performance.md from benchmarks/results
 	$(BENCH).report
@@ -86,9 +88,9 @@ $(PEERS)/bench.stamp: benchmarks/peers/requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --requirement $<
 	touch $@
 
-$(GPU_VENV)/bench.stamp: pyproject.toml constraints.txt
+$(GPU_VENV)/bench.stamp: pyproject.toml constraints.txt constraints-gpu.txt
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[gpu,train]'
+	$(GPU_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --constraint constraints-gpu.txt --editable '.[gpu]'
 	touch $@
 
 $(RUN)/python:

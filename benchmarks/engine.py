@@ -67,11 +67,10 @@ def contenders(device: str, wanted: Sequence[str]) -> list[Contender]:
     return [one for one in found if one.name in wanted]
 
 
-def _file(contender: Contender, model: Path, fresh: Path | None) -> Path:
-    """Which file it runs: ours on a GPU is the shipped one, from which the service derives another."""
-    if contender.precision == "int8" or (contender.device != "cpu" and contender.name == "resight"):
-        return model
-    return model if fresh is None else fresh
+def _takes_the_model(contender: Contender) -> bool:
+    """Whether it runs the model file: as it is, as what the service derives from it, or its architecture alone."""
+    ours_on_gpu = contender.device != "cpu" and contender.name == "resight"
+    return contender.precision == "int8" or ours_on_gpu or contender.name.startswith("pytorch")
 
 
 def measure(options: argparse.Namespace, results: Results, console: Console) -> None:
@@ -79,8 +78,8 @@ def measure(options: argparse.Namespace, results: Results, console: Console) -> 
     chosen = contenders(options.device, options.only)
     read_model(options.model)  # says early what is wrong with it
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        fresh = None
-        if any(one.precision != "int8" for one in chosen):
+        fresh = options.model
+        if not all(map(_takes_the_model, chosen)):
             from benchmarks.fresh import fresh_file
 
             fresh = fresh_file(options.model, Path(folder), "fp32" if options.device == "cpu" else "fp16")
@@ -94,7 +93,7 @@ def measure(options: argparse.Namespace, results: Results, console: Console) -> 
 
 
 def _started(
-    chosen: Sequence[Contender], fresh: Path | None, options: argparse.Namespace, results: Results, stack: ExitStack
+    chosen: Sequence[Contender], fresh: Path, options: argparse.Namespace, results: Results, stack: ExitStack
 ) -> Iterator[tuple[Contender, Worker]]:
     for one in chosen:
         try:
@@ -102,8 +101,8 @@ def _started(
         except BenchmarkError as error:
             results.not_run[one.label] = str(error)
             continue
-        model = _file(one, options.model, fresh).absolute()
-        arguments_ = (one.name, str(model), str(available_cores()), one.device)
+        model = options.model if _takes_the_model(one) else fresh
+        arguments_ = (one.name, str(model.absolute()), str(available_cores()), one.device)
         yield one, stack.enter_context(working("benchmarks.engines", *arguments_, python=python))
 
 
