@@ -227,9 +227,7 @@ class MilvusGallery(Closing):
 
     def delete(self, crop_id: str) -> None:
         """Erases the crop, its embedding and its picture. Raises UnknownCrop."""
-        if not _is_uuid(crop_id):
-            raise UnknownCrop(crop_id)
-        self._crops.erase([self._crops.one(crop_id).crop])
+        self._crops.erase([crop_of(self._rows([crop_id], LABELS, strong=True)[crop_id])])
 
     def page(self, filters: Filters, limit: int, cursor: str | None, *, strong: bool = False) -> Page:
         """Up to `limit` >= 1 crops that pass the filters, in the order in which they were enrolled.
