@@ -27,6 +27,7 @@ from service.gallery.records import Answer, Filters, Labels, NewCrop, QueryOptio
 from service.gallery.store import Model
 from service.gallery_milvus.address import Address
 from service.gallery_milvus.gallery import MilvusGallery
+from service.gallery_milvus.rows import VECTOR
 from service.inference.engine import load_engine
 from service.inference.images import decode_crop
 from service.inference.model import read_model
@@ -34,6 +35,7 @@ from service.marketnames import read_market_name
 
 AT_ONCE = 500
 RANKED = 10
+HANDED_OVER_SECONDS = 15.0  # in which the query nodes take an indexed segment for a growing one
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,20 @@ def main() -> None:
                 there.enrol(some)
             enrolled = time.perf_counter() - started
             if options.index != "exact":
-                there.crops.server.call("flush", 120, there.collections.crops)  # growing segments have no index
+                _index(there)
             for some in crops_of(gallery):
                 here.enrol(some)
             compared = _compare(here, there, queries, options.queries)
     print(json.dumps({"host": host(), "index": options.index, "enrolled_s": round(enrolled, 1), **compared}, indent=1))
+
+
+def _index(there: MilvusGallery) -> None:
+    """Waits until what was enrolled is in segments that have their index: growing ones are searched exactly."""
+    server, crops = there.crops.server, there.collections.crops
+    server.call("flush", 120, crops)
+    while int(server.call("describe_index", 120, crops, VECTOR).get("pending_index_rows", 0)):
+        time.sleep(1)
+    time.sleep(HANDED_OVER_SECONDS)
 
 
 def _compare(here: Gallery, there: MilvusGallery, queries: Embedded, count: int) -> dict[str, object]:
