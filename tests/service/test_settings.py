@@ -46,7 +46,7 @@ UNUSABLE = [
     ("GALLERY", "milvus://host/a-b", "milvus://HOST:PORT/COLLECTION"),
     ("PICTURES", "s3://crops", "RESIGHT_PICTURES is for a gallery in Milvus"),
     ("PICTURES", "file:///crops", "s3://BUCKET/PREFIX"),
-    ("S3_ENDPOINT", "minio:9000", "S3_ENDPOINT"),
+    ("S3_ENDPOINT", "minio:9000", "s3_endpoint"),
     ("STORE_IMAGES", "all", "thumbnail"),
     ("MATCH_DISTANCE", "1.5", "less than or equal to 1"),
     ("MATCH_DISTANCE", "nan", "less than or equal to 1"),
