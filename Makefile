@@ -5,12 +5,13 @@ INSTALL := $(RUN)/python -m pip install --quiet --constraint constraints.txt --e
 
 PEERS := .venv-peers
 GPU_VENV := .venv-gpu
+MILVUS_VENV := .venv-milvus
 RESULTS := benchmarks/results
 BENCH := $(RUN)/python -m benchmarks
 LARGE := --resume --json $(RESULTS)
 CUDA := $(GPU_VENV)/bin/python -m benchmarks
 
-.PHONY: serve test test-all test-gpu test-deploy bench bench-large bench-gpu bench-on-gpu report
+.PHONY: serve milvus test-milvus test test-all test-gpu test-deploy bench bench-large bench-gpu bench-on-gpu report
 
 serve: $(VENV)/serve.stamp  ## the service on http://127.0.0.1:8000, gallery in ./data
 	$(RUN)/resight serve
@@ -19,7 +20,7 @@ test: $(VENV)/test.stamp  ## style, types and the suite
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
-	$(RUN)/pytest -m "not gpu and not docker"
+	$(RUN)/pytest -m "not gpu and not docker and not milvus"
 
 test-all: test test-gpu test-deploy  ## adds what needs an engine that may be absent
 
@@ -29,6 +30,11 @@ test-gpu: $(VENV)/test.stamp
 # TEST_BASE_IMAGE names another base image than Docker's python:3.11-slim-bookworm.
 test-deploy: $(VENV)/test.stamp  ## builds the cpu image and runs it; skips, and says why, where no Docker engine answers
 	timeout 1800 $(RUN)/pytest -m docker -rs tests/deploy
+
+milvus: $(MILVUS_VENV)/server.stamp  ## a Milvus server of its own, for tests, in an environment of its own
+
+test-milvus: $(VENV)/milvus.stamp milvus  ## the gallery's suite on both galleries, replicas, a killed Milvus, migration
+	$(RUN)/pytest -m milvus -rs
 
 # A quarter of an hour on two quiet cores, and what pip takes for both environments.
 bench: $(VENV)/bench.stamp $(PEERS)/bench.stamp  ## every speed, at 20,000 and 100,000 crops, into docs/performance.md
@@ -77,6 +83,15 @@ $(VENV)/serve.stamp: pyproject.toml constraints.txt | $(RUN)/python
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(RUN)/python
 	$(INSTALL) '.[cpu,train,dev]'
+	touch $@
+
+$(VENV)/milvus.stamp: pyproject.toml constraints.txt | $(RUN)/python
+	$(INSTALL) '.[cpu,train,dev,cluster]'
+	touch $@
+
+$(MILVUS_VENV)/server.stamp:
+	$(PYTHON) -m venv $(MILVUS_VENV)
+	$(MILVUS_VENV)/bin/python -m pip install --quiet 'milvus==2.3.5' 'setuptools<81'
 	touch $@
 
 $(VENV)/bench.stamp: pyproject.toml constraints.txt | $(RUN)/python

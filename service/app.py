@@ -20,11 +20,11 @@ from service.api.origins import OriginGuard
 from service.api.problems import ProblemBarrier, install_handlers
 from service.api.runtime import Pool, Runtime
 from service.api.searching import Searches
+from service.galleries import open_audit, open_gallery
 from service.gallery.audit import Audit
-from service.gallery.building import Searching
+from service.gallery.contract import AnyAudit, AnyGallery
 from service.gallery.gallery import Gallery
-from service.gallery.ranking import ImpostorCurve
-from service.gallery.retention import RetentionThread
+from service.gallery.retention import Retention, RetentionThread
 from service.inference.batching import BatchWorker
 from service.inference.engine import OnnxEngine, load_engine
 from service.inference.model import ModelError, ModelInfo, file_stamp, read_model
@@ -105,8 +105,8 @@ def running(settings: Settings) -> Iterator[Runtime]:
     engine = _load_engine(settings, threads)
     with ExitStack() as stack:
         opened = stack.enter_context(open_gallery(settings, engine.info))
-        audit = stack.enter_context(Audit.open(settings.gallery_folder))
-        retention = None if settings.retention_days is None else opened.retention(audit, settings.retention_days)
+        audit = stack.enter_context(open_audit(settings, opened))
+        retention = _retention(settings, opened, audit)
         if retention is not None:
             stack.callback(RetentionThread(retention, settings.gallery_folder).close)
         reload = partial(_reload_engine, settings, threads, engine.info)
@@ -141,19 +141,14 @@ def _reload_engine(settings: Settings, threads: int, loaded: ModelInfo) -> OnnxE
     return load_engine(file, settings.device, threads, settings.max_batch, settings.cache_folder)
 
 
-def open_gallery(settings: Settings, info: ModelInfo, *, searched: bool = True) -> Gallery:
-    """The gallery that the settings name, for the model that `info` describes. Raises GalleryError.
-
-    Where it is not to be `searched`, nothing is built that only makes searches quick.
-    """
-    measured = info.impostor_curve
-    curve = None if measured is None else ImpostorCurve(measured.false_match_rate, measured.distance)
-    # Half of the cores: the others run the model, as a search of one batch overlaps the inference of the next.
-    threads = max(1, settings.effective_threads // 2)
-    searching = Searching.here(settings.index, threads, searched, settings.gpu_wanted)
-    return Gallery.open(
-        settings.gallery_folder, info.sha256, info.name, info.embedding_dim, curve, settings.match_distance, searching
-    )
+def _retention(settings: Settings, opened: AnyGallery, audit: AnyAudit) -> Retention | None:
+    """What erases old crops; of a gallery with many replicas, `resight maintain` does, run now and then."""
+    if settings.retention_days is None:
+        return None
+    if isinstance(opened, Gallery) and isinstance(audit, Audit):
+        return opened.retention(audit, settings.retention_days)
+    logger.info("crops past their retention go when `resight maintain` is run, with the same settings")
+    return None
 
 
 def _queue_limit(engine: OnnxEngine) -> int:
@@ -161,7 +156,7 @@ def _queue_limit(engine: OnnxEngine) -> int:
     return max(int(QUEUE_SECONDS * engine.images_per_second), FULL_REQUESTS * MAX_IMAGES)
 
 
-def _log_start(engine: OnnxEngine, worker: BatchWorker, opened: Gallery) -> None:
+def _log_start(engine: OnnxEngine, worker: BatchWorker, opened: AnyGallery) -> None:
     info = engine.info
     logger.info(
         "ready",

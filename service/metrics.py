@@ -15,7 +15,6 @@ from prometheus_client.registry import Collector
 from service.api.limits import Uploads
 from service.api.problems import METHODS
 from service.api.runtime import Runtime
-from service.gallery.space import free_bytes
 from service.telemetry import Answered
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -83,7 +82,7 @@ class _State(Collector):
         yield _gauge("gallery_crops", "Crops enrolled", gallery.crop_count)
         yield _gauge("gallery_identities", "Identities that have a crop", gallery.identity_count)
         yield _gauge("index_lag_writes", "Writes committed that searches do not see yet", gallery.index_lag)
-        if (free := free_bytes(self._runtime.settings.gallery_folder)) is not None:
+        if (free := gallery.free_bytes) is not None:
             yield _gauge("disk_free_bytes", "Free on the disk of the gallery", free)
         rate = self._runtime.engine.images_per_second
         yield _gauge("engine_images_per_second", "What the model's start measured that it can do", rate)

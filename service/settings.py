@@ -12,10 +12,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.gallery.records import GalleryError
+from service.gallery_milvus.address import SCHEME, Address
+from service.gallery_milvus.s3 import DEFAULT_ENDPOINT, Place
+
 PREFIX = "RESIGHT_"
 OF_CLIENTS = frozenset({"api_key"})  # variables of the command line and of the client that are no settings
 SQLITE_SCHEME = "sqlite:///"
 SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_\w+")  # of a Kubernetes Service named resight
+
+
+class ElsewhereError(GalleryError):
+    """What was asked for needs a gallery in a folder, and the gallery is in Milvus."""
 
 
 class Settings(BaseSettings):
@@ -39,7 +47,8 @@ class Settings(BaseSettings):
         description="where model and searches run; with anything but auto the model must, or the start fails",
     )
     gallery: str = Field(
-        default="sqlite:///data", description="sqlite:///FOLDER (relative), sqlite:////FOLDER (absolute)"
+        default="sqlite:///data",
+        description="sqlite:///FOLDER (relative), sqlite:////FOLDER (absolute), milvus://HOST:PORT/COLLECTION",
     )
     index: Literal["auto", "exact", "ivf", "hnsw", "compressed", "cagra"] = Field(
         default="auto",
@@ -49,6 +58,20 @@ class Settings(BaseSettings):
     store_images: Literal["none", "thumbnail", "original"] = Field(
         default="thumbnail",
         description="what is kept of a picture, as JPEG: none, thumbnail (the model's input), original (in full size)",
+    )
+    milvus_token_file: Path | None = Field(
+        default=None, description="holds the token, or user:password, that Milvus asks for"
+    )
+    pictures: str | None = Field(
+        default=None, description="for a gallery in Milvus: s3://BUCKET/PREFIX; no picture is kept without it"
+    )
+    s3_endpoint: str = Field(
+        default=DEFAULT_ENDPOINT,
+        pattern=r"^https?://[^/]+/?$",
+        description="the store of the pictures, http(s)://HOST:PORT",
+    )
+    s3_credentials_file: Path | None = Field(
+        default=None, description="its keys: a JSON file with access_key and secret_key"
     )
     match_distance: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="distance under which the nearest identity is a match; from the model when not set"
@@ -92,12 +115,21 @@ class Settings(BaseSettings):
 
     @field_validator("gallery")
     @classmethod
-    def _gallery_is_a_folder(cls, url: str) -> str:
+    def _gallery_is_somewhere(cls, url: str) -> str:
+        if url.startswith(SCHEME):
+            return str(Address.parse(url))
         if not url.startswith(SQLITE_SCHEME) or not url.removeprefix(SQLITE_SCHEME).strip("/"):
             raise ValueError(
                 "the gallery must be sqlite:///FOLDER, with three slashes for a relative folder"
-                " and four for an absolute one"
+                " and four for an absolute one, or milvus://HOST:PORT/COLLECTION"
             )
+        return url
+
+    @field_validator("pictures")
+    @classmethod
+    def _pictures_are_in_a_bucket(cls, url: str | None) -> str | None:
+        if url is not None:
+            Place.parse(url)
         return url
 
     @field_validator("max_batch")
@@ -126,20 +158,50 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _milvus_is_named_with_the_gallery(self) -> Settings:
+        if self.milvus_address is None:
+            for name in ("milvus_token_file", "pictures", "s3_credentials_file"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{PREFIX}{name.upper()} is for a gallery in Milvus; {self.gallery} is a folder")
+        elif (self.pictures is None) != (self.s3_credentials_file is None):
+            raise ValueError(f"{PREFIX}PICTURES and {PREFIX}S3_CREDENTIALS_FILE belong together")
+        elif self.pictures is None and "store_images" in self.model_fields_set and self.store_images != "none":
+            raise ValueError(
+                f"a gallery in Milvus keeps pictures in an S3-compatible store: set {PREFIX}PICTURES=s3://BUCKET/PREFIX,"
+                f" or {PREFIX}STORE_IMAGES=none"
+            )
+        return self
+
     @property
     def gpu_wanted(self) -> bool | None:
         """Whether `device` asks for a GPU; None where it takes what there is."""
         return None if self.device == "auto" else self.device != "cpu"
 
     @property
+    def milvus_address(self) -> Address | None:
+        """Where in Milvus the gallery is, None where it is in a folder."""
+        return Address.parse(self.gallery) if self.gallery.startswith(SCHEME) else None
+
+    @property
+    def kept_images(self) -> Literal["none", "thumbnail", "original"]:
+        """What is kept of a picture: nothing where there is no place for it."""
+        return "none" if self.milvus_address is not None and self.pictures is None else self.store_images
+
+    @property
     def gallery_folder(self) -> Path:
-        """The folder that `gallery` names."""
+        """The folder that `gallery` names. Raises ElsewhereError for a gallery in Milvus."""
+        if self.milvus_address is not None:
+            raise ElsewhereError(
+                f"{self.gallery} is in Milvus and has no folder: this command is for a gallery in a folder."
+                " docs/operations.md, `Past one machine`, says what to do instead."
+            )
         return Path(self.gallery.removeprefix(SQLITE_SCHEME))
 
     @property
     def cache_folder(self) -> Path:
         """Where a GPU's start keeps what it made; it may be deleted."""
-        return self.gallery_folder / "cache"
+        return Path("data/cache") if self.milvus_address is not None else self.gallery_folder / "cache"
 
     @property
     def effective_threads(self) -> int:

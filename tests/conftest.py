@@ -11,6 +11,7 @@ import pytest
 
 from service.inference.model import ModelFile, ModelInfo, read_model
 from service.settings import Settings
+from tests.milvus_server import MilvusServer, milvus_server
 from tests.serving import Served, serve
 from tests.tiny_model import write_tiny_model
 
@@ -42,6 +43,13 @@ def make_settings(model_path: Path, tmp_path: Path) -> Callable[..., Settings]:
         return Settings(**{"model": model_path, "device": "cpu", "gallery": gallery, "threads": 2, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A Milvus server; who kills it starts it again."""
+    with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
+        yield server
 
 
 @pytest.fixture

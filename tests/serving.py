@@ -14,6 +14,8 @@ import uvicorn
 from service.api.runtime import Runtime
 from service.app import create_app
 from service.connections import Connection
+from service.gallery.audit import Audit
+from service.gallery.gallery import Gallery
 from service.settings import Settings
 
 
@@ -24,6 +26,18 @@ class Served:
     url: str
     client: httpx.Client
     runtime: Runtime
+
+    @property
+    def gallery(self) -> Gallery:
+        """Its gallery, which is in a folder."""
+        assert isinstance(self.runtime.gallery, Gallery)
+        return self.runtime.gallery
+
+    @property
+    def audit(self) -> Audit:
+        """Its audit log, which is in a folder."""
+        assert isinstance(self.runtime.audit, Audit)
+        return self.runtime.audit
 
 
 @contextmanager

@@ -58,7 +58,7 @@ async def _enrol(
         if isinstance(upload, Upload) and upload.crop_id not in known:
             fresh.setdefault(upload.crop_id, upload)
     files = {one.index: one.data for one in fresh.values()}
-    found = await embed_pictures(request, runtime, files, skip_bad=skip, keep=runtime.settings.store_images)
+    found = await embed_pictures(request, runtime, files, skip_bad=skip, keep=runtime.settings.kept_images)
     request.state.timings.update(found.timings)
     pictures = {crop_id: found.outcomes[one.index] for crop_id, one in fresh.items()}
     outcomes = [_new_crop(upload, pictures) for upload in uploads]

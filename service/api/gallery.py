@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -17,6 +18,7 @@ from service.api.pictures import canonical, crop_id_of
 from service.api.problems import FORM_KINDS, JSON_KINDS, PICTURE_KINDS, Kind, Problem, documented, invalid
 from service.api.runtime import NoParameters, ParametersOnce, RuntimeDep, audited
 from service.api.schemas import (
+    Consistent,
     CropOut,
     EnrolForm,
     EnrolResponse,
@@ -26,9 +28,11 @@ from service.api.schemas import (
     PageResponse,
     json_response,
 )
-from service.gallery.gallery import Gallery
+from service.gallery.contract import AnyGallery
 
 router = APIRouter(prefix="/gallery", tags=["gallery"])
+
+Read = Annotated[Consistent, Query()]
 
 
 @router.post(
@@ -91,8 +95,9 @@ async def page(parameters: Annotated[PageQuery, Query()], runtime: RuntimeDep) -
     return await runtime.computing.run(_page, runtime.gallery, parameters)
 
 
-def _page(gallery: Gallery, parameters: PageQuery) -> Response:
-    found = gallery.page(parameters.filters(parameters.unidentified), parameters.limit, parameters.cursor)
+def _page(gallery: AnyGallery, parameters: PageQuery) -> Response:
+    filters = parameters.filters(parameters.unidentified)
+    found = gallery.page(filters, parameters.limit, parameters.cursor, strong=parameters.strong)
     crops = [CropOut.of(crop) for crop in found.crops]
     return json_response(PageResponse(crops=crops, next_cursor=found.next_cursor))
 
@@ -100,10 +105,11 @@ def _page(gallery: Gallery, parameters: PageQuery) -> Response:
 ONE_CROP = (Kind.UNKNOWN_CROP, Kind.UNKNOWN_FIELD, Kind.NOT_READY)
 
 
-@router.get("/{crop_id}", dependencies=[QUERY, NoParameters], responses=documented(*ONE_CROP))
-async def get(crop_id: str, runtime: RuntimeDep) -> CropOut:
+@router.get("/{crop_id}", dependencies=[QUERY, ParametersOnce], responses=documented(*ONE_CROP, Kind.INVALID_FIELD))
+async def get(crop_id: str, read: Read, runtime: RuntimeDep) -> CropOut:
     """One crop's labels."""
-    return CropOut.of(await runtime.storing.run(runtime.gallery.get, canonical(crop_id)))
+    work = partial(runtime.gallery.get, canonical(crop_id), strong=read.strong)
+    return CropOut.of(await runtime.storing.run(work))
 
 
 @router.patch(
@@ -135,16 +141,16 @@ async def delete(crop_id: str, request: Request, runtime: RuntimeDep) -> None:
 
 @router.get(
     "/{crop_id}/image",
-    dependencies=[QUERY, NoParameters],
+    dependencies=[QUERY, ParametersOnce],
     response_class=Response,
     responses={
         200: {"description": "The stored picture", "content": {"image/jpeg": {}}},
-        **documented(Kind.UNKNOWN_CROP, Kind.NO_STORED_IMAGE, Kind.UNKNOWN_FIELD, Kind.NOT_READY),
+        **documented(*ONE_CROP, Kind.NO_STORED_IMAGE, Kind.INVALID_FIELD),
     },
 )
-async def image(crop_id: str, runtime: RuntimeDep) -> Response:
+async def image(crop_id: str, read: Read, runtime: RuntimeDep) -> Response:
     """The stored thumbnail: what the model saw, as JPEG."""
-    stored = await runtime.storing.run(runtime.gallery.image, canonical(crop_id))
+    stored = await runtime.storing.run(partial(runtime.gallery.image, canonical(crop_id), strong=read.strong))
     if stored is None:
         detail = "This crop was enrolled without keeping its picture; delete it and enrol it again to keep one."
         raise Problem(Kind.NO_STORED_IMAGE, detail)

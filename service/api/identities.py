@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -17,9 +18,9 @@ from service.api.identity_schemas import (
 )
 from service.api.problems import JSON_KINDS, Kind, documented
 from service.api.runtime import NoParameters, ParametersOnce, RuntimeDep, audited
-from service.api.schemas import Name, json_response
+from service.api.schemas import Consistent, Name, json_response
+from service.gallery.contract import AnyIdentities
 from service.gallery.erasures import Selection
-from service.gallery.identities import Identities
 from service.gallery.records import UnknownIdentity
 
 router = APIRouter(prefix="/identities", tags=["identities"])
@@ -39,14 +40,17 @@ async def page(parameters: Annotated[IdentityPageQuery, Query()], runtime: Runti
     return await runtime.computing.run(_page, runtime.gallery.identities, parameters)
 
 
-def _page(identities: Identities, parameters: IdentityPageQuery) -> Response:
-    return json_response(IdentityPageResponse.of(identities.page(parameters.limit, parameters.cursor)))
+def _page(identities: AnyIdentities, parameters: IdentityPageQuery) -> Response:
+    return json_response(
+        IdentityPageResponse.of(identities.page(parameters.limit, parameters.cursor, strong=parameters.strong))
+    )
 
 
-@router.get("/{identity}", dependencies=[QUERY, NoParameters], responses=documented(*ONE_IDENTITY))
-async def get(identity: IdentityName, runtime: RuntimeDep) -> IdentityOut:
+@router.get("/{identity}", dependencies=[QUERY, ParametersOnce], responses=documented(*ONE_IDENTITY))
+async def get(identity: IdentityName, read: Annotated[Consistent, Query()], runtime: RuntimeDep) -> IdentityOut:
     """How many crops it has, and which cameras saw it between which times."""
-    return IdentityOut.of(await runtime.computing.run(runtime.gallery.identities.get, identity))
+    work = partial(runtime.gallery.identities.get, identity, strong=read.strong)
+    return IdentityOut.of(await runtime.computing.run(work))
 
 
 @router.patch(

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, model_validator
 
 from service.api.limits import MAX_PAGE
-from service.api.schemas import Instant, LabelsIn, Name, Names, Strict
+from service.api.schemas import Consistent, Instant, LabelsIn, Name, Names, Strict
 from service.gallery.erasures import Receipt, Selection
 from service.gallery.identities import Correction, Identity, IdentityPage, Renamed
 from service.gallery.records import Labels
@@ -42,7 +42,7 @@ class CropPatch(LabelsIn):
         )
 
 
-class IdentityPageQuery(Strict):
+class IdentityPageQuery(Consistent):
     """The query parameters of `GET /identities`."""
 
     limit: int = Field(100, ge=1, le=MAX_PAGE, description="identities on a page")

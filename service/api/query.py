@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -62,8 +63,9 @@ async def _by_json(request: Request, runtime: Runtime, body: QueryBody) -> Respo
         probe = unit_vector(body.embedding, body.model_sha256 or "", runtime.info)[None]
     else:
         ids = [canonical(crop_id) for crop_id in body.crop_ids or []]
-        probe = await runtime.storing.run(runtime.gallery.embeddings, ids)
-        ruled_out = await runtime.storing.run(runtime.gallery.identities.ruled_out, ids)
+        gallery, strong = runtime.gallery, options.strong
+        probe = await runtime.storing.run(partial(gallery.embeddings, ids, strong=strong))
+        ruled_out = await runtime.storing.run(partial(gallery.identities.ruled_out, ids, strong=strong))
         options = replace(options, filters=replace(options.filters, exclude_identities=ruled_out))
     return await _answer(request, runtime, Probe(probe, options), [])
 

@@ -18,11 +18,10 @@ from service.api.auth import Door
 from service.api.problems import Kind, Problem, shown
 from service.api.schemas import REPEATABLE
 from service.api.searching import Searches
-from service.gallery.audit import Act, Audit
-from service.gallery.gallery import Gallery
+from service.gallery.audit import Act
+from service.gallery.contract import AnyAudit, AnyGallery
 from service.gallery.records import GalleryFull
 from service.gallery.retention import Retention
-from service.gallery.space import shortage
 from service.inference.batching import BatchWorker
 from service.inference.engine import Engine
 from service.inference.model import ModelInfo, file_stamp
@@ -63,8 +62,8 @@ class Runtime:
     info: ModelInfo
     worker: BatchWorker
     searches: Searches
-    gallery: Gallery
-    audit: Audit
+    gallery: AnyGallery
+    audit: AnyAudit
     retention: Retention | None
     decoding: Pool
     computing: Pool
@@ -74,7 +73,7 @@ class Runtime:
 
     async def shortage(self) -> str | None:
         """Why nothing more should be enrolled, None while there is room on the disk."""
-        return await self.storing.run(shortage, self.settings.gallery_folder)
+        return await self.storing.run(lambda: self.gallery.shortage)
 
     async def require_space(self) -> None:
         """Raises GalleryFull before more pictures are read than the disk should take."""
@@ -103,7 +102,7 @@ class Runtime:
         return {
             "keys": self.door.trouble,
             "retention": None if self.retention is None else self.retention.warning,
-            "disk": shortage(self.settings.gallery_folder),
+            "disk": self.gallery.shortage,
             "model": of_model,
         }
 

@@ -121,7 +121,20 @@ class EnrolForm(LabelsIn):
     )
 
 
-class FiltersIn(Strict):
+class Consistent(Strict):
+    """How new what a read sees must be."""
+
+    consistency: Literal["bounded", "strong"] = Field(
+        "bounded", description="strong: all that was acknowledged before; of a gallery in a folder every read is"
+    )
+
+    @property
+    def strong(self) -> bool:
+        """Whether all that was acknowledged before must be seen."""
+        return self.consistency == "strong"
+
+
+class FiltersIn(Consistent):
     """Which crops count. Filters given together must all hold."""
 
     camera: Names = Field([], description="only crops of these cameras; repeatable")
@@ -159,7 +172,9 @@ class QueryForm(FiltersIn):
 
     def options(self) -> QueryOptions:
         """The gallery's form of these options."""
-        return QueryOptions(self.top_k, self.crops_per_identity, self.filters(), self.max_distance, self.exact)
+        return QueryOptions(
+            self.top_k, self.crops_per_identity, self.filters(), self.max_distance, self.exact, self.strong
+        )
 
 
 class QueryBody(QueryForm):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import faiss
 
-from service.gallery.gallery import Gallery
+from service.gallery.contract import AnyGallery
 from service.gallery.records import Answer, Probe
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class _Lane:
     Like the engine's queue it has no timer: a lone query waits for nothing, a crowd is searched at once.
     """
 
-    def __init__(self, gallery: Gallery, name: str) -> None:
+    def __init__(self, gallery: AnyGallery, name: str) -> None:
         self._gallery = gallery
         self._waiting: deque[_Waiting] = deque()
         self._serving: asyncio.Task[None] | None = None
@@ -84,7 +84,7 @@ class Searches:
     of the others, which would wait for it.
     """
 
-    def __init__(self, gallery: Gallery) -> None:
+    def __init__(self, gallery: AnyGallery) -> None:
         self._likely = _Lane(gallery, "resight-search")
         self._exact = _Lane(gallery, "resight-search-exact")
 

@@ -117,6 +117,18 @@ def serve(
     retention_days: Annotated[
         int | None, typer.Option(help="Erase crops that were enrolled longer ago. [default: never]")
     ] = None,
+    milvus_token_file: Annotated[
+        Path | None, typer.Option(help="Holds the token for a gallery in Milvus. [default: none]")
+    ] = None,
+    pictures: Annotated[
+        str | None, typer.Option(help="s3://BUCKET/PREFIX, for a gallery in Milvus. [default: no pictures]")
+    ] = None,
+    s3_endpoint: Annotated[
+        str | None, typer.Option(help="The store of the pictures. [default: https://s3.amazonaws.com]")
+    ] = None,
+    s3_credentials_file: Annotated[
+        Path | None, typer.Option(help="Its keys, JSON with access_key and secret_key. [default: none]")
+    ] = None,
     allow_anonymous: Annotated[
         bool | None, typer.Option("--allow-anonymous", help="Let others than this machine in, without keys.")
     ] = None,

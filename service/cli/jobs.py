@@ -32,9 +32,48 @@ Threads = Annotated[int | None, typer.Option(help="Threads of inference. [defaul
 Gallery = Annotated[str | None, typer.Option(help="Where the gallery is kept. [default: sqlite:///data]")]
 
 
+def migrate(
+    to: Annotated[str, typer.Argument(metavar="MILVUS_URL", help="milvus://HOST:PORT/COLLECTION")],
+    gallery: Gallery = None,
+    index: Annotated[
+        str | None, typer.Option(help="Of a new collection: exact, hnsw, ivf or compressed. [default: exact]")
+    ] = None,
+    drop_pictures: Annotated[
+        bool, typer.Option("--drop-pictures", help="Move the rest where there is no place for pictures.")
+    ] = False,
+) -> None:
+    """Move the gallery in a folder into a collection of Milvus; stop the service first.
+
+    The folder stays as it is. Stopped or killed, the same command goes on. At last counts and checksums are compared.
+    Exit code: 0 all well, 1 damaged crops were left out, 2 it is not done.
+    """
+    with _job("migrating", "crops") as progress:
+        from service.galleries import open_milvus
+        from service.jobs.migrate import migrate as move
+        from service.jobs.migrate import model_of, require_room_for_pictures
+
+        folder = _settings(gallery=gallery).gallery_folder
+        chosen = _settings(gallery=to, index=index)
+        if chosen.milvus_address is None:
+            stop(f"{to} is not in Milvus; say milvus://HOST:PORT/COLLECTION.")
+        with open_milvus(chosen, chosen.milvus_address, model_of(folder)) as target:
+            if not drop_pictures:
+                require_room_for_pictures(folder, target)
+            done = move(folder, target, with_pictures=not drop_pictures, progress=progress)
+    for crop_id in done.damaged[:NAMED_CROPS]:
+        say(f"{crop_id}: its embedding is damaged")
+    with printing():
+        typer.echo(
+            f"{done.written:,} crops and {done.pictures:,} pictures migrated, {done.known:,} there already; both have"
+            f" {done.contents.crops:,} crops with checksum {done.contents.checksum[:16]}"
+        )
+    if done.damaged:
+        raise typer.Exit(SOME_FAILED)
+
+
 def job_commands() -> tuple[Callable[..., None], ...]:
     """The commands of this module."""
-    return backup, restore, export, import_, reembed, calibrate, compact
+    return backup, restore, export, import_, reembed, calibrate, compact, migrate
 
 
 def backup(
@@ -82,9 +121,16 @@ def export(
     For other programs, and for a gallery elsewhere: `resight import` reads it. Embeddings are not in it.
     """
     with _job("exporting", "pictures") as progress:
-        from service.jobs.export_crops import export_crops
+        from service.jobs.export_crops import export_crops, export_from_milvus
 
-        done = export_crops(_settings(gallery=gallery).gallery_folder, target, progress)
+        chosen = _settings(gallery=gallery)
+        if chosen.milvus_address is None:
+            done = export_crops(chosen.gallery_folder, target, progress)
+        else:
+            from service.galleries import open_existing
+
+            with open_existing(chosen) as opened:
+                done = export_from_milvus(opened.crops, target, progress)
     with printing():
         bare = f", {done.without_picture:,} of them without picture," if done.without_picture else ""
         typer.echo(f"{done.crops:,} crops{bare} exported to {target}")
@@ -106,15 +152,14 @@ def import_(
     all well, 1 some crops were left out, 2 nothing could be done.
     """
     with _job("importing", "crops") as progress:
-        from service.app import open_gallery
-        from service.gallery.audit import Audit
+        from service.galleries import open_audit, open_gallery
         from service.jobs.import_crops import import_crops
 
         chosen = _settings(model=model, gallery=gallery, store_images=store_images, device=device, threads=threads)
         engine = _engine(chosen)
         to_fill = open_gallery(chosen, engine.info, searched=False)
-        with to_fill as opened, Audit.open(chosen.gallery_folder) as audit:
-            done = import_crops(source, opened, audit, engine, chosen.store_images, progress)
+        with to_fill as opened, open_audit(chosen, opened) as audit:
+            done = import_crops(source, opened, audit, engine, chosen.kept_images, progress)
     _name(done.left_out)
     with printing():
         left_out = len(done.left_out)

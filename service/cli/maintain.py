@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.messages import printing, refusals, stop
+from service.cli.messages import printing, refusals, say, stop
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 
 def maintain(
@@ -19,7 +23,8 @@ def maintain(
     """Show how many crops are past their retention; with --confirm, let go of them.
 
     The service erases such crops by itself, except when they are more than a fifth of the gallery: a clock that
-    jumped ahead would make all of them too old.
+    jumped ahead would make all of them too old. Of a gallery in Milvus this command does it, and what else there is
+    to do for all replicas: run it now and then.
     """
     from pydantic import ValidationError
 
@@ -33,6 +38,9 @@ def maintain(
     except ValidationError as error:
         stop(refusals(error))
     days = settings.retention_days
+    if settings.milvus_address is not None:
+        _maintain_milvus(settings, confirm)
+        return
     if days is None:
         stop("There is no retention to maintain: set RESIGHT_RETENTION_DAYS as the service has it.")
     try:
@@ -47,3 +55,26 @@ def maintain(
             typer.echo("The service erases them within two minutes, or when it next runs.")
         elif found.too_many:
             typer.echo("That is more than a fifth: if the clock and the days are right, say --confirm.")
+
+
+def _maintain_milvus(settings: Settings, confirm: bool) -> None:
+    """Erases what is past its retention, puts the list of identities right, lets Milvus compact. Audited on stdout."""
+    from service.galleries import open_audit, open_existing
+    from service.gallery.records import GalleryError
+    from service.gallery_milvus.upkeep import compact, expire, past_retention, put_names_right
+
+    try:
+        with open_existing(settings) as opened:
+            if settings.retention_days is not None:
+                before = datetime.now(UTC) - timedelta(days=settings.retention_days)
+                found = past_retention(opened.crops, before)
+                say(f"{found.old} of {found.crops} crops were enrolled before {before:%Y-%m-%d %H:%M} UTC.")
+                if found.too_many and not confirm:
+                    say("That is more than a fifth: if the clock and the days are right, say --confirm.")
+                else:
+                    say(f"{expire(opened.crops, open_audit(settings, opened), before)} crops were erased.")
+            names = put_names_right(opened.crops)
+            say(f"The list of identities: {names.added} added, {names.removed} removed.")
+            compact(opened.crops)
+    except GalleryError as error:
+        stop(str(error))

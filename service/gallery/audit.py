@@ -68,7 +68,7 @@ class Audit(Closing):
         self._flusher = Periodic("gallery-audit", FLUSH_SECONDS, self._flush)
 
     @classmethod
-    def open(cls, data_folder: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Audit:
+    def open(cls, data_folder: Path, clock: Callable[[], datetime] | None = None) -> Audit:
         """The log in the data folder of an open gallery; made, with its secret, when it is missing.
 
         Raises GalleryFull, GalleryUnavailable.
@@ -79,7 +79,7 @@ class Audit(Closing):
             secret = _secret(folder)
         except OSError as error:
             raise _refusal(folder, error) from error
-        return cls(folder, secret, clock)
+        return cls(folder, secret, clock or utc_now)
 
     def close(self) -> None:
         """Puts on disk what waits. Idempotent."""
@@ -91,7 +91,7 @@ class Audit(Closing):
 
     def pseudonym(self, name: str) -> str:
         """What a crop id or an identity is called in the log."""
-        return hmac.new(self._secret, name.encode(), hashlib.sha256).hexdigest()
+        return pseudonym_of(self._secret, name)
 
     def note(self, act: Act) -> None:
         """Records what was done; on disk within seconds. Never fails; what a full disk keeps out is dropped at last."""
@@ -136,15 +136,7 @@ class Audit(Closing):
 
     def _line(self, act: Act, **more: object) -> _Line:
         now = self._clock()
-        content: Mapping[str, object] = {
-            "at": now.isoformat(timespec="milliseconds"),
-            "actor": act.actor,
-            "action": act.action,
-            "count": act.count,
-            "ids": [self.pseudonym(name) for name in act.ids],
-            **more,
-        }
-        return _Line(f"{now:%Y-%m-%d}", json.dumps(content).encode() + b"\n")
+        return _Line(f"{now:%Y-%m-%d}", line_of(act, now, self.pseudonym, **more).encode() + b"\n")
 
     def _flush(self) -> None:
         with self._writing:
@@ -165,6 +157,29 @@ class Audit(Closing):
             dropped, self._dropped = self._dropped, 0
         if dropped:
             _log.error("the audit log lacks %d lines: too many waited for the disk", dropped)
+
+
+def utc_now() -> datetime:
+    """What the clock says."""
+    return datetime.now(UTC)
+
+
+def pseudonym_of(secret: bytes, name: str) -> str:
+    """What a crop id or an identity is called in the log of the gallery with this secret."""
+    return hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()
+
+
+def line_of(act: Act, now: datetime, pseudonym: Callable[[str], str], **more: object) -> str:
+    """An act as a line of the log."""
+    content: Mapping[str, object] = {
+        "at": now.isoformat(timespec="milliseconds"),
+        "actor": act.actor,
+        "action": act.action,
+        "count": act.count,
+        "ids": [pseudonym(name) for name in act.ids],
+        **more,
+    }
+    return json.dumps(content)
 
 
 def _append(path: Path, text: bytes) -> None:

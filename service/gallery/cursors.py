@@ -19,10 +19,10 @@ def decode_cursor(listed: str, cursor: str) -> str:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         content = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (ValueError, binascii.Error) as error:
-        raise _invalid_cursor() from error
+        raise invalid_cursor() from error
     last = content.removeprefix(f"{listed}:")
     if last == content or encode_cursor(listed, last) != cursor:
-        raise _invalid_cursor()
+        raise invalid_cursor()
     return last
 
 
@@ -31,12 +31,12 @@ def decode_row(listed: str, cursor: str) -> int:
     try:
         row = int(decode_cursor(listed, cursor))
     except ValueError as error:
-        raise _invalid_cursor() from error
+        raise invalid_cursor() from error
     if not 0 < row < 2**63 or encode_cursor(listed, str(row)) != cursor:
-        raise _invalid_cursor()
+        raise invalid_cursor()
     return row
 
 
-def _invalid_cursor() -> InvalidCursor:
+def invalid_cursor() -> InvalidCursor:
     """The refusal of a foreign cursor."""
     return InvalidCursor("The cursor is not one that this gallery gave out; start again without it.")

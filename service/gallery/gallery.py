@@ -1,6 +1,7 @@
 """The embedded gallery's use cases: enrol, query, look up, delete. SQLite is the truth, the index a cache.
 
-All methods block and may be called from any thread. What a call has acknowledged, every later call sees.
+All methods block and may be called from any thread. What a call has acknowledged, every later call sees: `strong`,
+which the distributed gallery heeds, is always true here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery import ranking
+from service.gallery.answering import matches_of, verdict_of
 from service.gallery.audit import Audit
 from service.gallery.building import AUTO, Searching, StageBuilder
 from service.gallery.closing import Closing
@@ -22,23 +24,21 @@ from service.gallery.cursors import decode_row, encode_cursor
 from service.gallery.erasures import Erasures
 from service.gallery.identities import Identities
 from service.gallery.index import Index
-from service.gallery.ranking import Candidates, ImpostorCurve
+from service.gallery.ranking import ImpostorCurve
 from service.gallery.records import (
     Answer,
     Crop,
     Enrolled,
     Filters,
-    Hit,
     InvalidEmbedding,
-    Match,
     NewCrop,
     Page,
     Probe,
     QueryOptions,
-    Verdict,
 )
 from service.gallery.recovery import SnapshotKeeper, open_index
 from service.gallery.retention import Retention
+from service.gallery.space import free_bytes, shortage
 from service.gallery.stage import StageKind
 from service.gallery.stagefile import StageFile
 from service.gallery.store import Model, Store
@@ -127,6 +127,16 @@ class Gallery(Closing):
         return self.trouble is None
 
     @property
+    def shortage(self) -> str | None:
+        """Why nothing more should be enrolled, None while there is room on the disk. Asks the file system."""
+        return shortage(self._store.database.folder.path)
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Room on its disk, None where the folder is gone. Asks the file system."""
+        return free_bytes(self._store.database.folder.path)
+
+    @property
     def index_lag(self) -> int:
         """Writes that are committed and that searches do not see yet. Never blocks."""
         return self._store.unpublished
@@ -173,15 +183,15 @@ class Gallery(Closing):
         """Those already enrolled: `enrol` takes them without embedding. One with a damaged vector is not."""
         return self._store.known(crop_ids)
 
-    def get(self, crop_id: str) -> Crop:
+    def get(self, crop_id: str, *, strong: bool = True) -> Crop:
         """Raises UnknownCrop."""
         return self._store.crop(crop_id)
 
-    def image(self, crop_id: str) -> bytes | None:
+    def image(self, crop_id: str, *, strong: bool = True) -> bytes | None:
         """The stored JPEG thumbnail, None if none was stored. Raises UnknownCrop."""
         return self._store.picture(crop_id)
 
-    def embeddings(self, crop_ids: Sequence[str]) -> NDArray[np.float32]:
+    def embeddings(self, crop_ids: Sequence[str], *, strong: bool = True) -> NDArray[np.float32]:
         """Stored embeddings [n, D], in order. Raises UnknownCrop; GalleryDamaged for a damaged one."""
         return self._store.vectors(crop_ids).astype(np.float32)
 
@@ -192,7 +202,7 @@ class Gallery(Closing):
         """
         self._store.delete(crop_id, self._index.apply)
 
-    def page(self, filters: Filters, limit: int, cursor: str | None) -> Page:
+    def page(self, filters: Filters, limit: int, cursor: str | None, *, strong: bool = True) -> Page:
         """Up to `limit` >= 1 crops that pass the filters, in the order in which they were enrolled.
 
         Following `next_cursor` meets every crop that stays enrolled exactly once, whatever is enrolled or
@@ -254,41 +264,8 @@ class Gallery(Closing):
             ranking_size = max(one.top_k, 2)  # the verdict needs the second
             measure = partial(self._index.measure, query)
             nearest = ranking.rank(near, measure, columns, selection.mask, selection.count, ranking_size)
-            matches = _matches(nearest, columns, one, below)
-            yield Answer(_verdict(nearest, below, matches), matches, selection.count, near.exact)
-
-
-def _verdict(nearest: Candidates, match_below: np.float32 | None, matches: Sequence[Match]) -> Verdict | None:
-    verdict = ranking.verdict(nearest, match_below)
-    return "unknown" if verdict is not None and not matches else verdict
-
-
-def _matches(
-    nearest: Candidates, columns: Columns, options: QueryOptions, match_below: np.float32 | None
-) -> tuple[Match, ...]:
-    """The candidates and crops that the options let through."""
-    reach = np.inf if options.max_distance is None else options.max_distance
-    near = [nearest.crops(place) for place in range(min(options.top_k, len(nearest)))]
-    near = [(positions, distances) for positions, distances in near if distances[0] <= reach]
-    most = max(options.crops_per_identity, 1)
-    counts = [min(most, int(np.count_nonzero(distances <= reach))) for _, distances in near]
-    shown = [positions[:count] for (positions, _), count in zip(near, counts, strict=True)]
-    crops = iter(columns.crops(np.concatenate([np.empty(0, np.int64), *shown])))
-    matches = []
-    for place, ((_, distances), count) in enumerate(zip(near, counts, strict=True)):
-        hits = tuple(Hit(next(crops), distance) for distance in distances[:count].tolist())
-        matches.append(
-            Match(
-                rank=place + 1,
-                identity=hits[0].crop.identity,
-                distance=hits[0].distance,
-                similarity=1 - hits[0].distance,
-                crop=hits[0].crop,
-                support=None if match_below is None else int(np.count_nonzero(distances < match_below)),
-                crops=hits[: options.crops_per_identity],
-            )
-        )
-    return tuple(matches)
+            matches = matches_of(nearest, columns, one, below)
+            yield Answer(verdict_of(nearest, below, matches), matches, selection.count, near.exact)
 
 
 def _is_uuid(text: str) -> bool:

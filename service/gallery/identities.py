@@ -85,7 +85,7 @@ class Identities:
         self._database = database
         self._publish = publish
 
-    def page(self, limit: int, cursor: str | None) -> IdentityPage:
+    def page(self, limit: int, cursor: str | None, *, strong: bool = True) -> IdentityPage:
         """Up to `limit` >= 1 identities in the order of their names.
 
         Following `next_cursor` meets every identity that stays exactly once, whatever happens to others
@@ -99,7 +99,7 @@ class Identities:
         more = len(found) > limit
         return IdentityPage(listed, encode_cursor(LISTED, listed[-1].identity) if more else None)
 
-    def get(self, identity: str) -> Identity:
+    def get(self, identity: str, *, strong: bool = True) -> Identity:
         """Raises UnknownIdentity."""
         found = self._summaries("identity = ?", identity, 1)
         if not found:
@@ -142,7 +142,7 @@ class Identities:
 
         def transaction(connection: sqlite3.Connection) -> tuple[Crop, Changes]:
             before = _record(connection, crop_id)
-            labels = _corrected(labels_of(before), correction)
+            labels = corrected(labels_of(before), correction)
             _mark(connection, before[0], marks_of(before), labels.identity, correction.not_identity)
             entry = relabel(connection, before, labels)
             changes = Changes() if entry is None else Changes(relabelled=[entry])
@@ -151,7 +151,7 @@ class Identities:
         crop, _ = self._database.write(transaction, lambda result: self._publish(result[1]))
         return crop
 
-    def ruled_out(self, crop_ids: Iterable[str]) -> frozenset[str]:
+    def ruled_out(self, crop_ids: Iterable[str], *, strong: bool = True) -> frozenset[str]:
         """The identities that at least one of these crops is marked not to be."""
         query = f"SELECT identity FROM not_identity WHERE row IN (SELECT row FROM crops WHERE crop_id {IN_LIST})"
         with self._database.reading() as connection:
@@ -190,11 +190,17 @@ def _record(connection: sqlite3.Connection, crop_id: str) -> Sequence[Any]:
     return record
 
 
-def _corrected(labels: Labels, correction: Correction) -> Labels:
+def corrected(labels: Labels, correction: Correction) -> Labels:
+    """The labels after a person's correction: who a crop is marked not to be, it is not named."""
     labels = replace(labels, **{name: getattr(correction.labels, name) for name in correction.given})
     if labels.identity in (correction.not_identity or ()):
         labels = replace(labels, identity=None)
     return labels
+
+
+def corrected_marks(present: Iterable[str], identity: str | None, given: frozenset[str] | None) -> tuple[str, ...]:
+    """The marks `present` and `given` in order, none where None is given, and never one against its own identity."""
+    return () if given is None else tuple(sorted({*present, *given} - {identity}))
 
 
 def _mark(
@@ -204,7 +210,6 @@ def _mark(
     identity: str | None,
     given: frozenset[str] | None,
 ) -> None:
-    """Stores the marks `present` and `given`, none where None is given, and never one against its own identity."""
-    due = set() if given is None else {*present, *given} - {identity}
+    due = corrected_marks(present, identity, given)
     connection.execute("DELETE FROM not_identity WHERE row = ?", (row,))
-    connection.executemany("INSERT INTO not_identity VALUES (?, ?)", [(row, name) for name in sorted(due)])
+    connection.executemany("INSERT INTO not_identity VALUES (?, ?)", [(row, name) for name in due])

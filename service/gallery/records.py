@@ -152,7 +152,8 @@ class Filters:
 class QueryOptions:
     """How to answer a query; `top_k` counts identities, `max_distance` bounds every distance returned.
 
-    `exact` compares with every crop, where a large gallery would look at likely ones only.
+    `exact` compares with every crop, where a large gallery would look at likely ones only. `strong` asks the
+    distributed gallery for all that was acknowledged before; the embedded one always answers so.
     """
 
     top_k: int = 10
@@ -160,6 +161,7 @@ class QueryOptions:
     filters: Filters = field(default_factory=Filters)
     max_distance: float | None = None
     exact: bool = False
+    strong: bool = False
 
     def __post_init__(self) -> None:
         if self.top_k < 1 or self.crops_per_identity < 0:

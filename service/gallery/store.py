@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from service.gallery.changes import Changes, Entry, to_micros
 from service.gallery.database import Database
+from service.gallery.labels import merged
 from service.gallery.records import (
     Crop,
     Enrolled,
     EnrolStatus,
     GalleryDamaged,
-    Labels,
     ModelMismatch,
     NewCrop,
     UnknownCrop,
@@ -234,7 +234,7 @@ class Store:
             changes.added.append(_insert(connection, item, vector, now))
             changes.vectors.append(vector)
             return Enrolled(item.crop_id, "created", item.labels.identity, item.labels.camera)
-        row, new = stored[0], _merged(stored, item.labels)
+        row, new = stored[0], merged(labels_of(stored), marks_of(stored), item.labels)
         entry = relabel(connection, stored, new)
         damaged = vector is not None and not self._is_sound(*stored[-2:])
         if damaged and vector is not None:
@@ -300,15 +300,3 @@ def _replace_vector(connection: sqlite3.Connection, row: int, vector: NDArray[np
     blob = vector.tobytes()
     connection.execute("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", (row, blob, zlib.crc32(blob)))
     log_change(connection, row, "replace")
-
-
-def _merged(stored: Sequence[Any], given: Labels) -> Labels:
-    """Given labels replace those in the record, missing ones stay; so does the identity against a person's mark."""
-    old = labels_of(stored)
-    if given.identity in marks_of(stored):
-        given = replace(given, identity=None)
-    return Labels(*(new if new is not None else was for new, was in zip(_values(given), _values(old), strict=True)))
-
-
-def _values(labels: Labels) -> tuple[Any, ...]:
-    return tuple(getattr(labels, label.name) for label in fields(labels))

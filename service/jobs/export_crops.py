@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-import sqlite3
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from service.gallery.readonly import reading_beside, require_newest_schema
+from service.gallery.records import Crop
 from service.gallery.rows import CROP_COLUMNS, crop_of
+from service.gallery_milvus.crops import Crops
 from service.jobs.archive import MANIFEST_NAME, ArchiveHead, archived
 from service.jobs.job import JobError, Progress, unheard
 
@@ -37,36 +38,83 @@ def export_crops(folder: Path, target: Path, progress: Progress = unheard) -> Ex
 
     Raises JobError when `target` cannot be made, and what `reading_beside` raises.
     """
+    _refuse_existing(target)
+    with reading_beside(folder) as gallery:
+        require_newest_schema(gallery, folder)
+        (count,) = gallery.execute("SELECT count(*) FROM crops").fetchone()
+        query = f"SELECT {CROP_COLUMNS}, row IN (SELECT row FROM pictures) FROM crops ORDER BY row"
+        crops = ((crop_of(record), bool(record[-1])) for record in gallery.execute(query))
+        pictures = "SELECT crop_id, jpeg FROM crops JOIN pictures USING (row) ORDER BY row"
+        return _write(target, count, crops, lambda: gallery.execute(pictures), progress)
+
+
+def export_from_milvus(crops: Crops, target: Path, progress: Progress = unheard) -> Exported:
+    """The same for a gallery in Milvus, in the order of the ids. Nothing should be enrolled or erased meanwhile.
+
+    Raises JobError when `target` cannot be made or crops came or went meanwhile, GalleryUnavailable.
+    """
+    _refuse_existing(target)
+    with tempfile.TemporaryFile(mode="w+") as with_pictures:
+
+        def described() -> Iterator[tuple[Crop, bool]]:
+            for some in crops.matching(""):
+                for one in some:
+                    has_picture = crops.pictures.has(one.crop.crop_id)
+                    if has_picture:
+                        with_pictures.write(one.crop.crop_id + "\n")
+                    yield one.crop, has_picture
+
+        def pictures() -> Iterator[tuple[str, bytes]]:
+            with_pictures.seek(0)
+            for crop_id in map(str.strip, with_pictures):
+                jpeg = crops.pictures.get(crop_id)
+                if jpeg is None:
+                    raise JobError(f"Crop {crop_id} was erased during the export; start it again.")
+                yield crop_id, jpeg
+
+        count = crops.server.count(crops.collections.crops, strong=True)
+        return _write(target, count, described(), pictures, progress)
+
+
+def _refuse_existing(target: Path) -> None:
     if target.exists():
         raise JobError(f"{target} exists already, and an export never replaces anything; choose another name.")
-    with reading_beside(folder) as gallery, _unfinished(target) as file:
-        require_newest_schema(gallery, folder)
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            exported = _add_manifest(gallery, archive, target.parent)
-            _add_pictures(gallery, archive, exported.crops - exported.without_picture, progress)
+
+
+def _write(
+    target: Path,
+    count: int,
+    crops: Iterable[tuple[Crop, bool]],
+    pictures: Callable[[], Iterable[tuple[str, bytes]]],
+    progress: Progress,
+) -> Exported:
+    with _unfinished(target) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        exported = _add_manifest(count, crops, archive, target.parent)
+        _add_pictures(pictures(), archive, exported.crops - exported.without_picture, progress)
     return exported
 
 
-def _add_manifest(gallery: sqlite3.Connection, archive: tarfile.TarFile, scratch: Path) -> Exported:
+def _add_manifest(count: int, crops: Iterable[tuple[Crop, bool]], archive: tarfile.TarFile, scratch: Path) -> Exported:
     """It is as long as the gallery is large, and a tar wants to know its length first: so it is a file for a while."""
-    (crops,) = gallery.execute("SELECT count(*) FROM crops").fetchone()
-    bare = 0
-    query = f"SELECT {CROP_COLUMNS}, row IN (SELECT row FROM pictures) FROM crops ORDER BY row"
+    bare = written = 0
     with tempfile.TemporaryFile(dir=scratch) as manifest:
-        manifest.write(ArchiveHead(format="resight-export/1", crops=crops).model_dump_json().encode() + b"\n")
-        for record in gallery.execute(query):
-            has_picture = bool(record[-1])
+        manifest.write(ArchiveHead(format="resight-export/1", crops=count).model_dump_json().encode() + b"\n")
+        for crop, has_picture in crops:
+            written += 1
             bare += not has_picture
-            manifest.write(archived(crop_of(record), has_picture).model_dump_json(exclude_none=True).encode() + b"\n")
+            manifest.write(archived(crop, has_picture).model_dump_json(exclude_none=True).encode() + b"\n")
+        if written != count:
+            raise JobError(f"{abs(written - count):,} crops came or went during the export; start it again.")
         size = manifest.tell()
         manifest.seek(0)
         _add(archive, MANIFEST_NAME, size, manifest)
-    return Exported(crops, bare)
+    return Exported(count, bare)
 
 
-def _add_pictures(gallery: sqlite3.Connection, archive: tarfile.TarFile, total: int, progress: Progress) -> None:
-    query = "SELECT crop_id, jpeg FROM crops JOIN pictures USING (row) ORDER BY row"
-    for done, (crop_id, jpeg) in enumerate(gallery.execute(query), 1):
+def _add_pictures(
+    pictures: Iterable[tuple[str, bytes]], archive: tarfile.TarFile, total: int, progress: Progress
+) -> None:
+    for done, (crop_id, jpeg) in enumerate(pictures, 1):
         _add(archive, f"crops/{crop_id}.jpg", len(jpeg), io.BytesIO(jpeg))
         if done % TOLD_EVERY == 0 or done == total:
             progress(done, total)

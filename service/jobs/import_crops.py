@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from service.gallery.audit import Act, Audit
-from service.gallery.gallery import Gallery
+from service.gallery.audit import Act
+from service.gallery.contract import AnyAudit, AnyGallery
 from service.gallery.records import NewCrop
 from service.inference.engine import Engine
 from service.inference.images import ImageError, Kept, decode_and_keep
@@ -45,7 +45,7 @@ class Imported:
 
 
 def import_crops(
-    source: Path, gallery: Gallery, audit: Audit, engine: Engine, kept: Kept, progress: Progress = unheard
+    source: Path, gallery: AnyGallery, audit: AnyAudit, engine: Engine, kept: Kept, progress: Progress = unheard
 ) -> Imported:
     """Enrols the crops of the archive `source` under their own ids, with their labels, marks and times.
 
@@ -72,7 +72,7 @@ def import_crops(
 class _Import:
     """What one import has done so far."""
 
-    def __init__(self, gallery: Gallery, audit: Audit, engine: Engine, kept: Kept) -> None:
+    def __init__(self, gallery: AnyGallery, audit: AnyAudit, engine: Engine, kept: Kept) -> None:
         self._gallery, self._audit, self._engine, self._kept = gallery, audit, engine, kept
         self._created = self._known = 0
         self._left_out: list[NotImported] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.api.limits import MAX_IMAGES
-from service.settings import Settings
+from service.settings import ElsewhereError, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +44,10 @@ UNUSABLE = [
     ("GALLERY", "postgres://x", "sqlite:///FOLDER"),
     ("GALLERY", "sqlite://data", "sqlite:///FOLDER"),
     ("GALLERY", "sqlite:///", "sqlite:///FOLDER"),
+    ("GALLERY", "milvus://host/a-b", "milvus://HOST:PORT/COLLECTION"),
+    ("PICTURES", "s3://crops", "RESIGHT_PICTURES is for a gallery in Milvus"),
+    ("PICTURES", "file:///crops", "s3://BUCKET/PREFIX"),
+    ("S3_ENDPOINT", "minio:9000", "s3_endpoint"),
     ("STORE_IMAGES", "all", "thumbnail"),
     ("MATCH_DISTANCE", "1.5", "less than or equal to 1"),
     ("MATCH_DISTANCE", "nan", "less than or equal to 1"),
@@ -101,6 +105,19 @@ def test_who_has_keys_may_come_from_elsewhere() -> None:
 def test_the_key_of_the_command_line_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIGHT_API_KEY", "rsk_0")
     assert "rsk_0" not in repr(Settings())
+
+
+def test_a_gallery_in_milvus_keeps_pictures_where_there_is_a_place_for_them() -> None:
+    gallery, keys = "milvus://host/people", Path("s3.json")
+    assert Settings(gallery=gallery).gallery == "milvus://host:19530/people"
+    assert Settings(gallery=gallery).kept_images == "none"
+    assert Settings(gallery=gallery, pictures="s3://crops/a", s3_credentials_file=keys).kept_images == "thumbnail"
+    with pytest.raises(ValueError, match="belong together"):
+        Settings(gallery=gallery, pictures="s3://crops/a")
+    with pytest.raises(ValueError, match="set RESIGHT_PICTURES"):
+        Settings(gallery=gallery, store_images="original")
+    with pytest.raises(ElsewhereError, match="is in Milvus and has no folder"):
+        _ = Settings(gallery=gallery).gallery_folder
 
 
 def test_everybody_may_be_let_in_on_purpose() -> None:

@@ -53,7 +53,7 @@ def test_what_changes_the_gallery_is_on_disk_before_the_answer(service: Served) 
 def test_a_query_is_recorded_with_who_was_found(service: Served) -> None:
     enrol(service, 1, identity="anna")
     service.client.post("/query", files=uploads(crop(1), crop(1))).raise_for_status()
-    service.runtime.audit._flush()
+    service.audit._flush()
     assert [(line["action"], line["count"]) for line in logged(service)] == [("enrol", 1), ("query", 2)]
     assert logged(service)[1]["ids"] == [service.runtime.audit.pseudonym("anna")]
 
@@ -69,7 +69,7 @@ def test_the_actor_is_the_keys_name(make_settings: Any, tmp_path: Path) -> None:
 
 def test_what_fails_is_said_to_have(service: Served) -> None:
     expect(service.client.delete("/gallery/00000000-0000-0000-0000-000000000000"), "unknown-crop")
-    service.runtime.audit._flush()
+    service.audit._flush()
     assert [line.get("failed") for line in logged(service)] == [None, True]
 
 

@@ -23,6 +23,7 @@ from service.api.problems import Kind, problem_of, problem_response
 from service.api.runtime import Pool
 from service.app import running
 from service.gallery import building
+from service.gallery.gallery import Gallery
 from service.gallery.records import (
     Answer,
     Crop,
@@ -176,7 +177,7 @@ def test_images_of_a_client_that_went_away_are_not_run(service: Served) -> None:
 
 
 def test_a_bug_is_a_problem_without_its_inside(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    def bug(*_: object) -> None:
+    def bug(*_: object, **__: object) -> None:
         raise RuntimeError("secret path /etc/resight")
 
     monkeypatch.setattr(service.runtime.gallery, "page", bug)
@@ -210,6 +211,7 @@ def test_a_graph_on_a_gpu_needs_one(make_settings: Callable[..., Settings], monk
     ):
         pass
     with running(make_settings(device="auto")) as runtime:
+        assert isinstance(runtime.gallery, Gallery)
         assert runtime.gallery.stage is None
 
 
@@ -241,7 +243,7 @@ GALLERY_FAULTS: dict[str, tuple[GalleryError, str]] = {
 def test_what_the_gallery_says_of_itself(service: Served, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     error, slug = GALLERY_FAULTS[name]
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(service.runtime.gallery, "embeddings", fail)
@@ -255,7 +257,7 @@ def test_an_answer_that_breaks_its_own_model_is_our_fault(
     service: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = Crop("id", 7, None, None, None, None, datetime.now(UTC))  # type: ignore[arg-type]
-    monkeypatch.setattr(service.runtime.gallery, "get", lambda _: broken)
+    monkeypatch.setattr(service.runtime.gallery, "get", lambda _, **__: broken)
     expect(service.client.get("/gallery/00000000-0000-0000-0000-000000000000"), "internal-error")
     assert "validation error" in capsys.readouterr().err
 
@@ -299,7 +301,7 @@ def test_long_searches_hold_up_nothing_else(service: Served, monkeypatch: pytest
 
 def test_a_full_disk_refuses_enrolments_and_answers_queries(service: Served) -> None:
     assert service.client.post("/gallery", files=uploads(crop(1)), data={"identity": "a"}).status_code == 201
-    database = service.runtime.gallery._store._database
+    database = service.gallery._store._database
     database.write(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchone())
     body = expect(service.client.post("/gallery", files=uploads(*map(crop, range(2, 66)))), "storage-full")
     assert "the disk is full; free space, then send it again" in body["detail"]

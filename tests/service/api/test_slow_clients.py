@@ -97,7 +97,9 @@ def answer_of_next(client: socket.socket) -> int:
 def test_an_answer_that_nobody_takes_is_thrown_away(
     service: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service.runtime.gallery, "image", lambda _: bytes(64 * 2**20))  # more than the kernel takes
+    monkeypatch.setattr(
+        service.runtime.gallery, "image", lambda _, **__: bytes(64 * 2**20)
+    )  # more than the kernel takes
     with opened(service.url) as client, caplog.at_level("INFO", "service.connections"):
         client.sendall(b"GET /gallery/00000000-0000-0000-0000-000000000000/image HTTP/1.1\r\nHost: localhost\r\n\r\n")
         until(lambda: "did not take its answer" in caplog.text)
@@ -109,7 +111,7 @@ def test_an_answer_that_nobody_takes_is_thrown_away(
 def test_an_answer_that_is_taken_slowly_arrives(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.connections.STALL_SECONDS", 2)
     size, taken = 64 * 2**20, 0
-    monkeypatch.setattr(service.runtime.gallery, "image", lambda _: bytes(size))
+    monkeypatch.setattr(service.runtime.gallery, "image", lambda _, **__: bytes(size))
     with opened(service.url) as client:
         client.sendall(b"GET /gallery/00000000-0000-0000-0000-000000000000/image HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while taken < size:

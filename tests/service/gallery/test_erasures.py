@@ -18,6 +18,7 @@ from service.gallery.erasures import Selection
 from service.gallery.identities import Correction
 from service.gallery.records import Filters, Labels, NewCrop, QueryOptions, UnknownCrop, UnknownIdentity
 from tests.service.gallery.cases import START, crop_id, new_crop, open_gallery, units, until
+from tests.service.gallery.conftest import Opening
 
 COUNT, DIM = 2000, 256
 ERASED = range(0, COUNT, 10)  # the crops of "secret-name"
@@ -80,9 +81,9 @@ def test_an_erased_identity_is_in_no_answer_and_no_file(tmp_path: Path) -> None:
         assert gallery.crop_count == COUNT - len(ERASED)
 
 
-def test_crops_are_erased_by_their_ids(tmp_path: Path) -> None:
+def test_crops_are_erased_by_their_ids(opening: Opening) -> None:
     vectors = units(np.random.default_rng(2), 5)
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         gallery.enrol([new_crop(n, v, Labels("anna")) for n, v in enumerate(vectors)])
         before = datetime.now(UTC)
         asked = Selection(crop_ids=frozenset({crop_id(0), crop_id(3), crop_id(77)}))
@@ -93,11 +94,11 @@ def test_crops_are_erased_by_their_ids(tmp_path: Path) -> None:
         assert gallery.identities.get("anna").crops == 3
 
 
-def test_what_a_camera_saw_is_erased_with_its_end(tmp_path: Path) -> None:
+def test_what_a_camera_saw_is_erased_with_its_end(opening: Opening) -> None:
     vectors = units(np.random.default_rng(3), 6)
     labels = [Labels(None, "c1", START + timedelta(seconds=n)) for n in range(3)]
     labels += [Labels(None, "c1"), Labels(None, "c2", START), Labels(None, None, START)]
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         gallery.enrol([new_crop(n, v, one) for n, (v, one) in enumerate(zip(vectors, labels, strict=True))])
 
         def left() -> list[str]:

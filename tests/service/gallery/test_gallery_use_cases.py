@@ -43,6 +43,7 @@ from tests.service.gallery.cases import (
     random_labels,
     units,
 )
+from tests.service.gallery.conftest import Opening
 
 RNG_SEED = 11
 
@@ -59,10 +60,10 @@ def everything(gallery: Gallery) -> list[Crop]:
             return crops
 
 
-def test_enrolling_again_is_a_duplicate_or_an_update(tmp_path: Path) -> None:
+def test_enrolling_again_is_a_duplicate_or_an_update(opening: Opening) -> None:
     vector = units(np.random.default_rng(RNG_SEED), 1)[0]
     first = Labels("anna", "c1", START, "t1", {"zone": 3})
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         before = datetime.now(UTC)
         assert gallery.known([crop_id(1)]) == set()
         assert [e.status for e in gallery.enrol([new_crop(1, vector, first)])] == ["created"]
@@ -80,9 +81,9 @@ def test_enrolling_again_is_a_duplicate_or_an_update(tmp_path: Path) -> None:
         assert (gallery.crop_count, gallery.identity_count) == (1, 1)
 
 
-def test_true_and_1_are_different_labels(tmp_path: Path) -> None:
+def test_true_and_1_are_different_labels(opening: Opening) -> None:
     (vector,) = units(np.random.default_rng(0), 1)
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         gallery.enrol([new_crop(1, vector, Labels(meta={"seen": True}))])
         for status in ("updated", "duplicate"):
             (one,) = gallery.enrol([new_crop(1, None, Labels(meta={"seen": 1}))])
@@ -90,18 +91,18 @@ def test_true_and_1_are_different_labels(tmp_path: Path) -> None:
             assert json.dumps(gallery.get(crop_id(1)).meta) == '{"seen": 1}'
 
 
-def test_the_same_crop_twice_in_one_call(tmp_path: Path) -> None:
+def test_the_same_crop_twice_in_one_call(opening: Opening) -> None:
     vector = units(np.random.default_rng(RNG_SEED), 1)[0]
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         items = [new_crop(1, vector, Labels("a")), new_crop(1, vector), new_crop(1, vector, Labels("b"))]
         assert [e.status for e in gallery.enrol(items)] == ["created", "duplicate", "updated"]
         answer = gallery.query(vector[np.newaxis], QueryOptions())
         assert [m.identity for m in answer.matches] == ["b"]
 
 
-def test_one_call_is_all_or_nothing(tmp_path: Path) -> None:
+def test_one_call_is_all_or_nothing(opening: Opening) -> None:
     vectors = units(np.random.default_rng(RNG_SEED), 3)
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         with pytest.raises(UnknownCrop) as unknown:
             gallery.enrol([new_crop(1, vectors[0]), new_crop(2, None, Labels("a"))])
         assert unknown.value.crop_id == crop_id(2)
@@ -119,7 +120,7 @@ def test_one_call_is_all_or_nothing(tmp_path: Path) -> None:
         assert [e.status for e in gallery.enrol([new_crop(1, vectors[0])])] == ["created"]
 
 
-def test_times_need_an_offset_and_come_back_in_utc(tmp_path: Path) -> None:
+def test_times_need_an_offset_and_come_back_in_utc(opening: Opening) -> None:
     vector = units(np.random.default_rng(RNG_SEED), 1)[0]
     nowhere = datetime(2026, 1, 1)
     with pytest.raises(ValueError, match="UTC offset"):
@@ -127,7 +128,7 @@ def test_times_need_an_offset_and_come_back_in_utc(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="UTC offset"):
         Filters(since=nowhere)
     there = datetime(2026, 11, 22, 12, 0, 0, 123457, timezone(timedelta(hours=2)))
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         gallery.enrol([new_crop(1, vector, Labels(captured_at=there))])
         captured_at = gallery.get(crop_id(1)).captured_at
         assert captured_at == there
@@ -135,8 +136,8 @@ def test_times_need_an_offset_and_come_back_in_utc(tmp_path: Path) -> None:
         assert captured_at.tzinfo is UTC
 
 
-def test_unknown_crops(tmp_path: Path) -> None:
-    with open_gallery(tmp_path) as gallery:
+def test_unknown_crops(opening: Opening) -> None:
+    with opening() as gallery:
         calls: list[Callable[[str], object]] = [gallery.get, gallery.image, gallery.delete]
         calls.append(lambda name: gallery.embeddings([name]))
         for call in calls:
@@ -204,13 +205,13 @@ def test_deleting_many_compacts_the_index(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_pages_meet_every_crop_once(tmp_path: Path, seed: int) -> None:
+def test_pages_meet_every_crop_once(opening: Opening, seed: int) -> None:
     rng = np.random.default_rng(seed)
     vectors = units(rng, 80)
     crops = [new_crop(int(n), v, random_labels(rng, 6)) for n, v in zip(rng.permutation(80), vectors, strict=True)]
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         gallery.enrol(crops)
-        for _ in range(30):
+        for _ in range(30 if opening.quick else 6):
             filters, limit = random_filters(rng, 6), int(rng.integers(1, 30))
             found, cursor = [], None
             while True:
@@ -224,9 +225,9 @@ def test_pages_meet_every_crop_once(tmp_path: Path, seed: int) -> None:
             assert found == [crop.crop_id for crop in crops if passes(crop.labels, filters)]
 
 
-def test_pages_stand_while_the_gallery_changes(tmp_path: Path) -> None:
+def test_pages_stand_while_the_gallery_changes(opening: Opening) -> None:
     vectors = units(np.random.default_rng(RNG_SEED), 12)
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         gallery.enrol([new_crop(n, vectors[n]) for n in (9, 3, 7, 1, 5)])
         first = gallery.page(Filters(), 2, None)
         assert [c.crop_id for c in first.crops] == [crop_id(9), crop_id(3)]
@@ -235,24 +236,24 @@ def test_pages_stand_while_the_gallery_changes(tmp_path: Path) -> None:
         gallery.enrol([new_crop(0, vectors[0])])
         second = gallery.page(Filters(), 2, first.next_cursor)
         assert [c.crop_id for c in second.crops] == [crop_id(7), crop_id(5)]
-    with open_gallery(tmp_path) as gallery:  # a cursor outlives a restart
+    with opening() as gallery:  # a cursor outlives a restart
         last = gallery.page(Filters(), 2, second.next_cursor)
         assert ([c.crop_id for c in last.crops], last.next_cursor) == ([crop_id(0)], None)
 
 
 @pytest.mark.parametrize("cursor", ["", "1", "MTox!", "é", "MTotMQ", "MTow", "MjoxMg", "A" * 200, "MToxMg=="])
-def test_foreign_cursors_are_refused(tmp_path: Path, cursor: str) -> None:
-    with open_gallery(tmp_path) as gallery, pytest.raises(InvalidCursor):
+def test_foreign_cursors_are_refused(opening: Opening, cursor: str) -> None:
+    with opening() as gallery, pytest.raises(InvalidCursor):
         gallery.page(Filters(), 10, cursor)
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_page_holds_something(tmp_path: Path, limit: int) -> None:
-    with open_gallery(tmp_path) as gallery, pytest.raises(ValueError, match="at least 1"):
+def test_a_page_holds_something(opening: Opening, limit: int) -> None:
+    with opening() as gallery, pytest.raises(ValueError, match="at least 1"):
         gallery.page(Filters(), limit, None)
 
 
-def test_a_restart_changes_no_answer(tmp_path: Path) -> None:
+def test_a_restart_changes_no_answer(opening: Opening) -> None:
     rng = np.random.default_rng(RNG_SEED)
     vectors, queries = units(rng, 300, 33), units(rng, 20, 33)
     options = [QueryOptions(top_k=8, filters=random_filters(rng, 20)) for _ in queries]
@@ -261,13 +262,13 @@ def test_a_restart_changes_no_answer(tmp_path: Path) -> None:
         asked = zip(queries, options, strict=True)
         return [gallery.query(q[np.newaxis], o) for q, o in asked] + [everything(gallery)]
 
-    with open_gallery(tmp_path, 33, match_distance=0.6) as gallery:
+    with opening(33, match_distance=0.6) as gallery:
         gallery.enrol([new_crop(n, v, random_labels(rng, 20)) for n, v in enumerate(vectors)])
         gallery.enrol([new_crop(n, None, random_labels(rng, 20)) for n in range(0, 300, 7)])
         for n in range(5, 300, 11):
             gallery.delete(crop_id(n))
         before = answers(gallery)
-    with open_gallery(tmp_path, 33, match_distance=0.6) as gallery:
+    with opening(33, match_distance=0.6) as gallery:
         assert answers(gallery) == before
 
 
@@ -329,8 +330,8 @@ def check_healed(gallery: Gallery) -> None:
     np.testing.assert_array_equal(gallery.embeddings([crop_id(3)]), vectors[3:4].astype(np.float16))
 
 
-def test_queries_see_every_acknowledged_write_and_no_erased_crop(tmp_path: Path) -> None:
-    per_thread, threads = 40, 4
+def test_queries_see_every_acknowledged_write_and_no_erased_crop(opening: Opening) -> None:
+    per_thread, threads = (40 if opening.quick else 6), 4
     vectors = units(np.random.default_rng(RNG_SEED), per_thread * threads, 64)
     stop = threading.Event()
 
@@ -354,7 +355,7 @@ def test_queries_see_every_acknowledged_write_and_no_erased_crop(tmp_path: Path)
             rounds += 1
         return rounds
 
-    with open_gallery(tmp_path, 64) as gallery:
+    with opening(64) as gallery:
         gallery.enrol([new_crop(10_000, vectors[0] + vectors[1], Labels("p0"))])
         with ThreadPoolExecutor(threads + 2) as pool:
             readers = [pool.submit(read) for _ in range(2)]

@@ -24,6 +24,7 @@ from service.gallery.records import (
     UnknownIdentity,
 )
 from tests.service.gallery.cases import START, crop_id, new_crop, open_gallery, rank_by_loops, units
+from tests.service.gallery.conftest import Opening
 
 VECTORS = units(np.random.default_rng(7), 40)
 ALL = QueryOptions(top_k=1000, crops_per_identity=1000)
@@ -56,10 +57,10 @@ def listed(gallery: Gallery, limit: int = 1000) -> list[Identity]:
             return found
 
 
-def test_labels_given_replace_and_none_clears(tmp_path: Path) -> None:
+def test_labels_given_replace_and_none_clears(opening: Opening) -> None:
     labels = Labels("anna", "c1", START, "t1", {"floor": 2})
     later = START + timedelta(hours=1)
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         gallery.enrol([new_crop(0, VECTORS[0], labels)])
         before = gallery.get(crop_id(0))
         correction = Correction(Labels(camera="c2", captured_at=later), frozenset({"camera", "captured_at", "meta"}))
@@ -68,28 +69,28 @@ def test_labels_given_replace_and_none_clears(tmp_path: Path) -> None:
         assert gallery.identities.correct(crop_id(0), correction) == after
         (match,) = gallery.query(VECTORS[:1], QueryOptions(filters=Filters(cameras=frozenset({"c2"})))).matches
         assert (match.crop.camera, match.crop.captured_at) == ("c2", later)
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         assert gallery.get(crop_id(0)) == after
         with pytest.raises(UnknownCrop):
             gallery.identities.correct(crop_id(1), correction)
 
 
-def test_marks_add_up_until_a_person_takes_them_back(tmp_path: Path) -> None:
-    with open_gallery(tmp_path) as gallery:
+def test_marks_add_up_until_a_person_takes_them_back(opening: Opening) -> None:
+    with opening() as gallery:
         enrol(gallery, None)
         assert gallery.identities.correct(crop_id(0), against("b", "a")).not_identity == ("a", "b")
         assert gallery.identities.correct(crop_id(0), against("a", "c")).not_identity == ("a", "b", "c")
         one = gallery.identities.correct(crop_id(0), named("b"))
         assert (one.identity, one.not_identity) == ("b", ("a", "c"))
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         assert gallery.get(crop_id(0)).not_identity == ("a", "c")
         assert gallery.page(Filters(), 1, None).crops[0].not_identity == ("a", "c")
         one = gallery.identities.correct(crop_id(0), Correction(not_identity=None))
         assert (one.identity, one.not_identity) == ("b", ())
 
 
-def test_a_mark_against_its_own_identity_takes_that_away(tmp_path: Path) -> None:
-    with open_gallery(tmp_path) as gallery:
+def test_a_mark_against_its_own_identity_takes_that_away(opening: Opening) -> None:
+    with opening() as gallery:
         enrol(gallery, "anna", "anna")
         one = gallery.identities.correct(crop_id(0), against("anna"))
         assert (one.identity, one.not_identity) == (None, ("anna",))
@@ -99,8 +100,8 @@ def test_a_mark_against_its_own_identity_takes_that_away(tmp_path: Path) -> None
             Correction(Labels("bea"), frozenset({"identity"}), frozenset({"anna", "bea"}))
 
 
-def test_enrolling_never_gives_an_identity_that_a_person_ruled_out(tmp_path: Path) -> None:
-    with open_gallery(tmp_path) as gallery:
+def test_enrolling_never_gives_an_identity_that_a_person_ruled_out(opening: Opening) -> None:
+    with opening() as gallery:
         enrol(gallery, "anna", None)
         for number in (0, 1):
             gallery.identities.correct(crop_id(number), against("bea"))
@@ -113,8 +114,8 @@ def test_enrolling_never_gives_an_identity_that_a_person_ruled_out(tmp_path: Pat
         assert [known.identity for known in listed(gallery)] == ["anna", "cleo"]
 
 
-def test_what_one_of_the_crops_rules_out_is_ruled_out(tmp_path: Path) -> None:
-    with open_gallery(tmp_path) as gallery:
+def test_what_one_of_the_crops_rules_out_is_ruled_out(opening: Opening) -> None:
+    with opening() as gallery:
         enrol(gallery, None, None, None, "anna", "bea", "cleo")
         gallery.identities.correct(crop_id(0), against("anna"))
         gallery.identities.correct(crop_id(1), against("anna", "bea"))
@@ -126,8 +127,8 @@ def test_what_one_of_the_crops_rules_out_is_ruled_out(tmp_path: Path) -> None:
         assert gallery.identities.ruled_out([crop_id(2)]) == gallery.identities.ruled_out([]) == frozenset()
 
 
-def test_renaming_takes_crops_and_marks_along(tmp_path: Path) -> None:
-    with open_gallery(tmp_path) as gallery:
+def test_renaming_takes_crops_and_marks_along(opening: Opening) -> None:
+    with opening() as gallery:
         enrol(gallery, "anna", "bea", "anna", None)
         gallery.identities.correct(crop_id(3), against("anna"))
         assert gallery.identities.rename("anna", "zoe") == Renamed("zoe", 2, merged=False)
@@ -141,8 +142,8 @@ def test_renaming_takes_crops_and_marks_along(tmp_path: Path) -> None:
         assert set(names) == {None, "bea", "zoe"}
 
 
-def test_merging_takes_back_the_marks_that_say_the_contrary(tmp_path: Path) -> None:
-    with open_gallery(tmp_path) as gallery:
+def test_merging_takes_back_the_marks_that_say_the_contrary(opening: Opening) -> None:
+    with opening() as gallery:
         enrol(gallery, "anna", "bea", None, "cleo")
         gallery.identities.correct(crop_id(0), against("bea", "cleo"))
         gallery.identities.correct(crop_id(1), against("anna"))
@@ -170,9 +171,9 @@ def test_a_renaming_that_fails_changes_nothing(tmp_path: Path, table: str) -> No
         assert gallery.identities.rename("anna", "bea").moved == 2
 
 
-def test_an_identity_says_what_its_crops_say(tmp_path: Path) -> None:
+def test_an_identity_says_what_its_crops_say(opening: Opening) -> None:
     times = [START + timedelta(microseconds=n) for n in range(3)]
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         labels = [
             Labels("anna", "c2", times[2]),
             Labels("anna", None, times[0]),
@@ -193,8 +194,8 @@ def test_an_identity_says_what_its_crops_say(tmp_path: Path) -> None:
             gallery.identities.get("bea")
 
 
-def test_pages_of_identities_stand_while_the_gallery_changes(tmp_path: Path) -> None:
-    with open_gallery(tmp_path) as gallery:
+def test_pages_of_identities_stand_while_the_gallery_changes(opening: Opening) -> None:
+    with opening() as gallery:
         enrol(gallery, "b", "d", "f", "h", "-1", ".")
         first = gallery.identities.page(3, None)
         assert [known.identity for known in first.identities] == ["-1", ".", "b"]
@@ -208,13 +209,13 @@ def test_pages_of_identities_stand_while_the_gallery_changes(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("cursor", ["", "1", "é", "MTox", "aTph=", "aTrDqQ=", "A" * 200])
-def test_foreign_cursors_are_refused(tmp_path: Path, cursor: str) -> None:
-    with open_gallery(tmp_path) as gallery, pytest.raises(InvalidCursor):
+def test_foreign_cursors_are_refused(opening: Opening, cursor: str) -> None:
+    with opening() as gallery, pytest.raises(InvalidCursor):
         gallery.identities.page(10, cursor)
 
 
-def test_the_cursor_of_one_list_is_none_of_another(tmp_path: Path) -> None:
-    with open_gallery(tmp_path) as gallery:
+def test_the_cursor_of_one_list_is_none_of_another(opening: Opening) -> None:
+    with opening() as gallery:
         enrol(gallery, "a", "b")
         with pytest.raises(InvalidCursor):
             gallery.identities.page(1, gallery.page(Filters(), 1, None).next_cursor)
@@ -319,12 +320,12 @@ def compare(gallery: Gallery, oracle: Oracle, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_any_sequence_of_decisions_agrees_with_dictionaries(tmp_path: Path, seed: int) -> None:
+def test_any_sequence_of_decisions_agrees_with_dictionaries(opening: Opening, seed: int) -> None:
     rng = np.random.default_rng(seed)
     oracle = Oracle()
     for _ in range(3):  # with restarts between
-        with open_gallery(tmp_path) as gallery:
+        with opening() as gallery:
             compare(gallery, oracle, rng)
-            for _ in range(60):
+            for _ in range(60 if opening.quick else 10):
                 step(gallery, oracle, rng)
                 compare(gallery, oracle, rng)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +18,12 @@ from tests.service.gallery.cases import (
     crop_id,
     lattice,
     new_crop,
-    open_gallery,
     random_filters,
     random_labels,
     rank_by_loops,
     units,
 )
+from tests.service.gallery.conftest import Opening
 
 IDENTITIES = 12
 
@@ -50,7 +49,7 @@ def check_exactly(answer: Answer, expected: list[Ranked], options: QueryOptions)
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("first_fetch", [4, ranking.FIRST_FETCH])
 def test_random_galleries_with_ties_and_filters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, first_fetch: int
+    opening: Opening, monkeypatch: pytest.MonkeyPatch, seed: int, first_fetch: int
 ) -> None:
     monkeypatch.setattr(ranking, "FIRST_FETCH", first_fetch)
     monkeypatch.setattr(index, "NARROW", seed % 4 * 0.2)  # rows compared one by one: never ... mostly
@@ -60,9 +59,9 @@ def test_random_galleries_with_ties_and_filters(
     vectors = rng.choice(different, count)
     numbers = rng.permutation(count)  # crop_id order is not enrolment order
     crops = [new_crop(int(n), v, random_labels(rng, IDENTITIES)) for n, v in zip(numbers, vectors, strict=True)]
-    with open_gallery(tmp_path, match_distance=0.5) as gallery:
+    with opening(match_distance=0.5) as gallery:
         gallery.enrol(crops)
-        for _ in range(20):
+        for _ in range(20 if opening.quick else 5):
             options = QueryOptions(
                 top_k=int(rng.integers(1, 30)),
                 crops_per_identity=int(rng.integers(0, 6)),
@@ -74,13 +73,13 @@ def test_random_galleries_with_ties_and_filters(
 
 
 @pytest.mark.parametrize("dim", [7, 64])
-def test_random_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int) -> None:
+def test_random_directions(opening: Opening, monkeypatch: pytest.MonkeyPatch, dim: int) -> None:
     monkeypatch.setattr(ranking, "FIRST_FETCH", 8)
     rng = np.random.default_rng(dim)
     crops = [new_crop(n, v, random_labels(rng, 60)) for n, v in enumerate(units(rng, 400, dim))]
-    with open_gallery(tmp_path, dim) as gallery:
+    with opening(dim) as gallery:
         gallery.enrol(crops)
-        for query in units(rng, 30, dim):
+        for query in units(rng, 30 if opening.quick else 8, dim):
             filters = random_filters(rng, 60)
             expected = rank_by_loops(query, crops, filters)
             answer = gallery.query(query[np.newaxis], QueryOptions(top_k=20, filters=filters))
@@ -92,14 +91,14 @@ def test_random_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim:
             )
 
 
-def test_one_identity_owns_the_5000_nearest(tmp_path: Path) -> None:
+def test_one_identity_owns_the_5000_nearest(opening: Opening) -> None:
     rng = np.random.default_rng(0)
     query = units(rng, 1, 24)
     near = query + 0.02 * units(rng, 5000, 24)
     far = query + 1.5 * units(rng, 90, 24)
     crops = [new_crop(n, v, Labels("crowd")) for n, v in enumerate(near)]
     crops += [new_crop(5000 + n, v, Labels(f"p{n // 3}")) for n, v in enumerate(far)]
-    with open_gallery(tmp_path, 24, match_distance=0.15) as gallery:
+    with opening(24, match_distance=0.15) as gallery:
         gallery.enrol(crops)
         answer = gallery.query(query, QueryOptions(top_k=10, crops_per_identity=3))
         unit = [NewCrop(c.crop_id, _normalised(c.embedding), None, c.labels) for c in crops]
@@ -169,12 +168,12 @@ def test_rounding_in_the_search_changes_nothing(monkeypatch: pytest.MonkeyPatch,
         assert [names[p].decode() for p in positions] == [name for _, name in expected[place].crops]
 
 
-def test_who_looks_the_other_way_ties_at_distance_one(tmp_path: Path) -> None:
+def test_who_looks_the_other_way_ties_at_distance_one(opening: Opening) -> None:
     query = np.full((1, 16), 0.25, np.float32)
     away, farther = -query[0], -query[0].copy()
     farther[:4] = np.nextafter(np.float16(-0.25), np.float16(-1))  # of unit length as far as float16 can tell
     crops = [new_crop(1, farther), new_crop(2, away), new_crop(3, away)]
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         gallery.enrol(crops)
         answer = gallery.query(query, QueryOptions(top_k=1))
         everybody = gallery.query(query, QueryOptions(top_k=3))
@@ -191,11 +190,11 @@ def test_nothing_to_rank() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_queries_asked_together_are_answered_as_alone(tmp_path: Path, seed: int) -> None:
+def test_queries_asked_together_are_answered_as_alone(opening: Opening, seed: int) -> None:
     rng = np.random.default_rng(seed)
     draw = lattice if seed % 2 else units
     crops = [new_crop(n, v, random_labels(rng, 40)) for n, v in enumerate(draw(rng, 1500, 64))]
-    with open_gallery(tmp_path, 64, match_distance=0.5) as gallery:
+    with opening(64, match_distance=0.5) as gallery:
         gallery.enrol(crops)
         for crop in crops[::7]:
             gallery.delete(crop.crop_id)
@@ -214,11 +213,11 @@ def test_queries_asked_together_are_answered_as_alone(tmp_path: Path, seed: int)
         assert few == together[:3]
 
 
-def test_max_distance_bounds_identities_and_crops(tmp_path: Path) -> None:
+def test_max_distance_bounds_identities_and_crops(opening: Opening) -> None:
     rng = np.random.default_rng(5)
     crops = [new_crop(n, v, Labels(f"p{n % 5}")) for n, v in enumerate(lattice(rng, 200))]
     query = lattice(rng, 1)
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         gallery.enrol(crops)
         free = gallery.query(query, QueryOptions(crops_per_identity=100))
         distances = sorted({hit.distance for match in free.matches for hit in match.crops})
@@ -230,7 +229,7 @@ def test_max_distance_bounds_identities_and_crops(tmp_path: Path) -> None:
     assert cut.searched == 200
 
 
-def test_several_shots_are_their_normalised_mean(tmp_path: Path) -> None:
+def test_several_shots_are_their_normalised_mean(opening: Opening) -> None:
     rng = np.random.default_rng(7)
     shots = units(rng, 5)
     stored = np.stack([np.float16(shot / np.linalg.norm(np.float64(shot))) for shot in shots])
@@ -360,10 +359,10 @@ def at_angle(degrees: float) -> NDArray[np.float32]:
     return vector
 
 
-def test_verdicts_of_a_gallery(tmp_path: Path) -> None:
+def test_verdicts_of_a_gallery(opening: Opening) -> None:
     query = at_angle(0)[np.newaxis]
     one = QueryOptions(top_k=1)
-    with open_gallery(tmp_path, curve=CURVE) as gallery:
+    with opening(curve=CURVE) as gallery:
         assert gallery.query(query, one) == Answer("empty_gallery", (), 0, exact=True)
         gallery.enrol([new_crop(1, at_angle(40), Labels("a", "c1"))])  # distance 0.342, one identity: < 0.4
         assert gallery.query(query, one).verdict == "match"
@@ -382,25 +381,25 @@ def test_verdicts_of_a_gallery(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("towards", [0.0, 1.0])
-def test_verdict_and_support_compare_alike(tmp_path: Path, towards: float) -> None:
+def test_verdict_and_support_compare_alike(opening: Opening, towards: float) -> None:
     """A match distance that float32 cannot tell from the nearest crop's is not above it, for either."""
     query = at_angle(0)[np.newaxis]
-    with open_gallery(tmp_path) as gallery:
+    with opening() as gallery:
         gallery.enrol([new_crop(1, at_angle(40), Labels("a"))])
         distance = gallery.query(query, QueryOptions()).matches[0].distance
     close = float(np.nextafter(distance, towards))
     assert close != distance
-    with open_gallery(tmp_path, match_distance=close) as gallery:
+    with opening(match_distance=close) as gallery:
         answer = gallery.query(query, QueryOptions())
         assert (answer.verdict, answer.matches[0].support) == ("unknown", 0)
     above = float(np.nextafter(np.float32(distance), np.float32(1)))
-    with open_gallery(tmp_path, match_distance=above) as gallery:
+    with opening(match_distance=above) as gallery:
         answer = gallery.query(query, QueryOptions())
         assert (answer.verdict, answer.matches[0].support) == ("match", 1)
 
 
-def test_no_verdict_without_a_match_distance(tmp_path: Path) -> None:
-    with open_gallery(tmp_path) as gallery:
+def test_no_verdict_without_a_match_distance(opening: Opening) -> None:
+    with opening() as gallery:
         assert gallery.query(at_angle(0)[np.newaxis], QueryOptions()).verdict == "empty_gallery"
         gallery.enrol([new_crop(1, at_angle(0), Labels("a"))])
         answer = gallery.query(at_angle(0)[np.newaxis], QueryOptions())

@@ -1,0 +1,165 @@
+"""The two collections of a gallery: its crops, and the names of its identities; and which model they belong to.
+
+The model stands in the description of the crops' collection, which Milvus sets when it makes it and never changes: of
+two replicas that start at once, one makes it, and the other finds it made.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.gallery.records import GalleryDamaged, GalleryTooNew, ModelMismatch
+from service.gallery.store import Model
+from service.gallery_milvus.rows import KEY, VECTOR
+from service.gallery_milvus.server import SETUP_SECONDS, Server
+
+FORMAT = 1
+NAME = "identity"  # the primary key of the names
+UNUSED = "unused"  # a collection of Milvus 2.3 needs a vector
+
+# RESIGHT_INDEX -> Milvus's index and how it is built, for a collection that is made.
+BUILT: Mapping[str, tuple[str, Mapping[str, int]]] = {
+    "auto": ("FLAT", {}),
+    "exact": ("FLAT", {}),
+    "hnsw": ("HNSW", {"M": 32, "efConstruction": 256}),
+    "ivf": ("IVF_FLAT", {"nlist": 4096}),
+    "compressed": ("IVF_SQ8", {"nlist": 4096}),
+}
+EXACT = frozenset({"FLAT", "BIN_FLAT"})
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Collections:
+    """The names of both collections, the index over the embeddings, and the audit log's secret."""
+
+    crops: str
+    names: str
+    index: str
+    secret: bytes
+
+    @property
+    def exact(self) -> bool:
+        """Whether a search compares with every crop."""
+        return self.index in EXACT
+
+
+def open_collections(server: Server, crops: str, model: Model, index: str) -> Collections:
+    """Finds or makes the collections for `model`; an empty gallery adopts it.
+
+    An index other than the one asked for stays, with a line in the log. Raises ModelMismatch, GalleryTooNew,
+    GalleryDamaged, GalleryUnavailable.
+    """
+    names = f"{crops}_identities"
+    found = _description(server, crops)
+    if found is not None and found["model_sha256"] != model.sha256:
+        _load(server, crops)
+        if server.count(crops, strong=True):
+            raise ModelMismatch(
+                f"The gallery {crops} in Milvus was made by the model {found['model_name']} (sha256 "
+                f"{found['model_sha256'][:12]}…) and cannot be searched with {model.name} (sha256 "
+                f"{model.sha256[:12]}…): serve it with its own model, or export it and import it into a new "
+                "collection with this one."
+            )
+        for collection in (crops, names):
+            server.call("drop_collection", SETUP_SECONDS, collection)
+        found = None
+    if found is None:
+        found = _make_crops(server, crops, model, index)
+    if not server.call("has_collection", SETUP_SECONDS, names):
+        _make_names(server, names)
+    for collection in (crops, names):
+        _load(server, collection)
+    kind = _index_of(server, crops)
+    if index != "auto" and kind != BUILT[index][0]:
+        _log.warning("RESIGHT_INDEX=%s is for a new collection; %s has the index %s and keeps it", index, crops, kind)
+    return Collections(crops, names, kind, bytes.fromhex(found["audit_secret"]))
+
+
+def model_of(server: Server, crops: str) -> Model | None:
+    """The model that a gallery belongs to, None where there is no gallery. Raises as `open_collections` does."""
+    found = _description(server, crops)
+    return None if found is None else Model(found["model_sha256"], found["model_name"], found["dim"])
+
+
+def _description(server: Server, crops: str) -> dict[str, Any] | None:
+    if not server.call("has_collection", SETUP_SECONDS, crops):
+        return None
+    text = server.call("describe_collection", SETUP_SECONDS, crops)["description"]
+    try:
+        found: dict[str, Any] = json.loads(text)
+        written = int(found["resight"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise GalleryDamaged(f"The collection {crops} is not one of Resight; name another one.") from error
+    if written > FORMAT:
+        raise GalleryTooNew(f"The collection {crops} was made by a newer release; serve it with that one.")
+    return found
+
+
+def _make_crops(server: Server, crops: str, model: Model, index: str) -> dict[str, Any]:
+    content = {
+        "resight": FORMAT,
+        "model_sha256": model.sha256,
+        "model_name": model.name,
+        "dim": model.dim,
+        "audit_secret": secrets.token_hex(32),
+    }
+    types = server.library.DataType
+    schema = server.library.MilvusClient.create_schema(
+        auto_id=False, enable_dynamic_field=False, description=json.dumps(content)
+    )
+    schema.add_field(KEY, types.VARCHAR, max_length=36, is_primary=True)
+    schema.add_field(VECTOR, types.FLOAT_VECTOR, dim=model.dim)
+    for name, length in (("identity", 128), ("camera", 128), ("track", 128), ("meta", 65_535)):
+        schema.add_field(name, types.VARCHAR, max_length=length)
+    for name in ("crc32", "seq", "captured_at", "enrolled_at"):
+        schema.add_field(name, types.INT64)
+    schema.add_field("marks", types.JSON)
+    kind, parameters = BUILT[index]
+    try:
+        _create(server, crops, schema, VECTOR, kind, parameters)
+    except server.library.MilvusException:
+        _log.info("another replica made the collection %s at the same time", crops)
+    made = _description(server, crops)
+    if made is None or made["model_sha256"] != model.sha256:
+        raise ModelMismatch(f"Another service has just made the gallery {crops} in Milvus for another model.")
+    return made
+
+
+def _make_names(server: Server, names: str) -> None:
+    types = server.library.DataType
+    schema = server.library.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field(NAME, types.VARCHAR, max_length=128, is_primary=True)
+    schema.add_field(UNUSED, types.FLOAT_VECTOR, dim=2)
+    try:
+        _create(server, names, schema, UNUSED, "FLAT", {})
+    except server.library.MilvusException:
+        _log.info("another replica made the collection %s at the same time", names)
+
+
+def _create(server: Server, collection: str, schema: Any, field: str, kind: str, parameters: Mapping[str, int]) -> None:
+    indexes = server.library.MilvusClient.prepare_index_params()
+    indexes.add_index(field, index_type=kind, metric_type="L2", index_name=field, params=dict(parameters))
+    server.call(
+        "create_collection",
+        SETUP_SECONDS,
+        collection,
+        schema=schema,
+        index_params=indexes,
+        consistency_level="Bounded",
+    )
+
+
+def _load(server: Server, collection: str) -> None:
+    server.call("load_collection", SETUP_SECONDS, collection)
+
+
+def _index_of(server: Server, crops: str) -> str:
+    found = server.call("describe_index", SETUP_SECONDS, crops, VECTOR)
+    return "FLAT" if found is None else str(found["index_type"])
