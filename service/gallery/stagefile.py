@@ -63,8 +63,11 @@ class StageFile:
             with self._path.open("rb") as file:
                 sections = SectionReader(file, MAGIC)
                 origin = Origin(**sections.about["origin"])
+                if origin.kind != kind:
+                    _log.info("the first stage on disk is of %s, %s is wanted: it is built anew", origin.kind, kind)
+                    return None
                 if origin != self._origin(kind, origin.built_for, origin.crops, crc32(origin.crops)):
-                    raise CopyUnusable("it is of another model, kind or FAISS, or not of these crops")
+                    raise CopyUnusable("it is of another model or FAISS, or not of these crops")
                 stage = FirstStage.read(kind, sections.checked(SECTION))
         except FileNotFoundError:
             return None

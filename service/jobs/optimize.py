@@ -53,6 +53,8 @@ def optimize(
     """
     if target.exists():
         raise JobError(f"{target} is there already; remove it, or choose another name.")
+    if not model.exists():  # `read_model` advises a setting, which has no part in this
+        raise JobError(f"There is no model file at {model}.")
     source = read_model(model)
     if source.info.precision == "fp16":
         raise JobError(f"{model} is fp16 already: a GPU runs it as it is.")

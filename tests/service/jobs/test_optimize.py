@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.inference.model import ModelError, read_model
+from service.inference.model import read_model
 from service.jobs import optimize as job
 from service.jobs.job import JobError
 from service.jobs.optimize import agreement, optimize
@@ -88,7 +88,7 @@ def test_what_cannot_be_done_is_said(model_path: Path, crops: Path, tmp_path: Pa
         optimize(model_path, target, tmp_path / "empty", 1)
     with pytest.raises(JobError, match="is there already"):
         optimize(model_path, model_path, crops, 1)
-    with pytest.raises(ModelError, match="no model file"):
+    with pytest.raises(JobError, match="no model file"):
         optimize(tmp_path / "none.onnx", target, crops, 1)
     half = write_tiny_model(tmp_path / "h.onnx", {"precision": "fp16"})
     with pytest.raises(JobError, match="is fp16 already"):
