@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -126,6 +127,17 @@ def test_what_another_contender_left_is_not_taken(tmp_path: Path) -> None:
     queries = rounded(draw_queries(search.QUERIES, CROPS, DIM))
     assert search.recall(searcher.near(queries, None), search.exact(CROPS, DIM)) > 0.9
     searcher.close()
+
+
+def test_ours_searches_on_one_thread_as_the_service_and_peers_on_their_own_choice(tmp_path: Path) -> None:
+    fill(tmp_path, 100, DIM)
+    faiss.omp_set_num_threads(3)
+    Faiss().build(100, DIM, tmp_path)
+    assert faiss.omp_get_max_threads() == 3
+    searcher = Resight()
+    searcher.build(100, DIM, tmp_path)
+    searcher.close()
+    assert faiss.omp_get_max_threads() == 1
 
 
 def test_plain_decoders_give_the_same_pixels() -> None:
