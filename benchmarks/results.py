@@ -21,6 +21,7 @@ from rich.table import Table
 
 from benchmarks import BenchmarkError
 from benchmarks.host import host
+from benchmarks.options import as_amount, as_count
 
 CODE = ("benchmarks/*.py", "benchmarks/peers", "service", "training", "models", "constraints.txt")
 UNSAID = ("json", "resume", "peers")  # options that change no figure
@@ -152,8 +153,8 @@ def arguments(description: str | None, repeats: int = 3, seconds: float = 2.0) -
     """The options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/market1501-int8.onnx"))
-    parser.add_argument("--repeats", type=int, default=repeats, help=f"by turns (default {repeats})")
-    parser.add_argument("--seconds", type=float, default=seconds, help=f"of each measurement (default {seconds:g})")
+    parser.add_argument("--repeats", type=as_count, default=repeats, help=f"by turns (default {repeats})")
+    parser.add_argument("--seconds", type=as_amount, default=seconds, help=f"of each measurement (default {seconds:g})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     parser.add_argument("--resume", action="store_true", help="do nothing where FILE has them for this host and code")
     return parser
@@ -219,8 +220,3 @@ def python_of(options: argparse.Namespace, peer: bool) -> str:
     if not python.is_file():
         raise BenchmarkError(f"there is no {python}; `make bench` makes it")
     return str(python.absolute())
-
-
-def as_numbers(text: str) -> list[int]:
-    """An argparse type: `1,8,32`."""
-    return [int(part) for part in text.split(",")]

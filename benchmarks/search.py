@@ -21,7 +21,8 @@ from rich.console import Console
 
 from benchmarks import BenchmarkError
 from benchmarks.drawn import draw_gallery, draw_queries
-from benchmarks.results import Results, arguments, as_numbers, command, peers_option, python_of
+from benchmarks.options import as_count, as_counts
+from benchmarks.results import Results, arguments, command, peers_option, python_of
 from benchmarks.searchers import TENTH, THOUSANDTH, TOP, fill, rounded
 from benchmarks.worker import Worker, working
 from service.gallery.building import EXACT_UP_TO
@@ -144,9 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 not possible."""
     parser = peers_option(arguments(__doc__, seconds=0.3), tuple(LABELS))
     parser.set_defaults(only=[name for name in LABELS if name not in ON_GPU])
-    parser.add_argument("--crops", type=int, default=20_000)
-    parser.add_argument("--dim", type=int, default=2048)
-    parser.add_argument("--batches", type=as_numbers, default=[1, 16, 32])
+    parser.add_argument("--crops", type=as_count, default=20_000)
+    parser.add_argument("--dim", type=as_count, default=2048)
+    parser.add_argument("--batches", type=as_counts, default=[1, 16, 32])
     parser.add_argument("--graphs", type=int, default=20_000, help="most crops for hnswlib and usearch")
     return command("search", parser, measure, argv)
 

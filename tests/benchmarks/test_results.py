@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from benchmarks import BenchmarkError, results
-from benchmarks.results import Figure, Pivot, Results, arguments, as_numbers, command, digits, peers_option, python_of
+from benchmarks import (
+    BenchmarkError,
+    engine,
+    enrolment,
+    growth,
+    results,
+    search,
+    service,
+    slow_clients,
+    soak,
+    start,
+)
+from benchmarks.options import as_counts
+from benchmarks.results import Figure, Pivot, Results, arguments, command, digits, peers_option, python_of
 
 
 def some() -> Results:
@@ -95,7 +108,40 @@ def test_options_of_peers(tmp_path: Path) -> None:
     assert python_of(options, peer=False)
     with pytest.raises(BenchmarkError, match="make bench"):
         python_of(options, peer=True)
-    assert as_numbers("1,8,32") == [1, 8, 32]
+
+
+def test_several_numbers() -> None:
+    assert as_counts("1,8,32") == [1, 8, 32]
+
+
+@pytest.mark.parametrize(
+    ("main", "option", "value", "said"),
+    [
+        (search.main, "--crops", "0", "must be at least 1"),
+        (search.main, "--dim", "-3", "must be at least 1"),
+        (search.main, "--batches", "x", "'x' is no whole number"),
+        (search.main, "--repeats", "0", "must be at least 1"),
+        (search.main, "--seconds", "0", "must be above 0"),
+        (search.main, "--seconds", "nan", "must be above 0"),
+        (search.main, "--seconds", "long", "'long' is no number"),
+        (engine.main, "--batches", "1,,8", "'' is no whole number"),
+        (enrolment.main, "--crops", "0", "must be at least 1"),
+        (growth.main, "--sizes", "10,0", "must be at least 1"),
+        (start.main, "--sizes", "0", "must be at least 1"),
+        (service.main, "--clients", "0", "must be at least 1"),
+        (service.main, "--crops", "1.5", "'1.5' is no whole number"),
+        (service.main, "--gallery", "0", "must be at least 1"),
+        (slow_clients.main, "--seconds", "-1", "must be above 0"),
+        (soak.main, "--seconds", "0", "must be above 0"),
+    ],
+)
+def test_numbers_that_nothing_can_be_measured_with_are_refused_at_once(
+    main: Callable[[Sequence[str]], int], option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([option, value])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"error: argument {option}: {said}")
 
 
 def test_code_has_a_version() -> None:
