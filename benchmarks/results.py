@@ -12,7 +12,8 @@ import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -81,14 +82,13 @@ class Results:
         ]
 
     def write(self, path: Path) -> None:
-        """Writes the JSON, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Writes the JSON, whole or not at all. Raises BenchmarkError where that cannot be done."""
         rounded = asdict(self)
         for figure in rounded["figures"]:
             figure["values"] = [float(f"{value:.5g}") for value in figure["values"]]
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(rounded, indent=1, ensure_ascii=False) + "\n")
-        unfinished.replace(path)
+        with _unfinished(path) as unfinished:
+            unfinished.write_text(json.dumps(rounded, indent=1, ensure_ascii=False) + "\n")
+            unfinished.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> Results:
@@ -99,6 +99,23 @@ class Results:
             return cls(**found)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise BenchmarkError(f"{path} holds no results of these benchmarks ({error})") from error
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """A file beside `path`, to be moved there; gone afterwards. Raises BenchmarkError where there can be none."""
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        if path.exists() and not path.is_file():
+            raise BenchmarkError(f"{path} is no file that figures can be written to")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.touch()
+            yield unfinished
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise BenchmarkError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
 
 
 def digits(value: float) -> str:
@@ -163,20 +180,25 @@ def arguments(description: str | None, repeats: int = 3, seconds: float = 2.0) -
 def command(question: str, parser: argparse.ArgumentParser, measure: Measure, argv: Sequence[str] | None) -> int:
     """Runs a benchmark. Exit codes: 0 measured, or not to be measured here and said so; 2 not possible."""
     options, console = parser.parse_args(argv), Console()
+    if options.resume and not options.json:
+        parser.error("--resume needs --json FILE, which it looks into")
     settings = {name: str(value) for name, value in vars(options).items() if name not in UNSAID}
     results = Results(question, settings, host(), code_version())
-    if options.resume and options.json and _done(options.json, results):
+    if options.resume and _done(options.json, results):
         console.print(f"{question}: {options.json} has it for this host, code and settings")
         return 0
     try:
+        if options.json:
+            with _unfinished(options.json):  # said before hours of measuring, not after them
+                pass
         measure(options, results, console)
+        results.complete = True
+        show(results, console)
+        if options.json:
+            results.write(options.json)
     except (BenchmarkError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    results.complete = True
-    show(results, console)
-    if options.json:
-        results.write(options.json)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -100,6 +101,46 @@ def test_what_cannot_be_measured_is_one_sentence(capsys: pytest.CaptureFixture[s
 
     assert command("question", arguments("words"), measure, []) == 2
     assert capsys.readouterr().err == "error: no such thing\n"
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def measure(*_: object) -> None:
+        raise AssertionError
+
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.json").mkdir()
+    for name, why in (
+        ("folder.json", "is no file that figures can be written to"),
+        ("file/found.json", "cannot be written"),
+        (f"{250 * 'n'}.json", "cannot be written: File name too long"),
+    ):
+        assert command("question", arguments("words"), measure, ["--json", str(tmp_path / name)]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith(f"error: {tmp_path / name} {why}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.json"]
+
+
+def test_a_disk_that_is_full_in_the_end_is_one_sentence_below_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(options: argparse.Namespace, found: Results, console: Console) -> None:
+        found.add("ours", "one", "ms", 1.0)
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert command("question", arguments("words"), measure, ["--json", str(tmp_path / "found.json")]) == 2
+    printed = capsys.readouterr()
+    assert "ours" in printed.out
+    assert printed.err.startswith(f"error: {tmp_path / 'found.json'} cannot be written: No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_resumed_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command("question", arguments("words"), lambda *_: None, ["--resume"])
+    assert capsys.readouterr().err.endswith("error: --resume needs --json FILE, which it looks into\n")
 
 
 def test_options_of_peers(tmp_path: Path) -> None:
