@@ -10,7 +10,7 @@ BENCH := $(RUN)/python -m benchmarks
 LARGE := --resume --json $(RESULTS)
 CUDA := $(GPU_VENV)/bin/python -m benchmarks
 
-.PHONY: serve test test-all test-gpu bench bench-large bench-gpu bench-on-gpu report
+.PHONY: serve test test-all test-gpu peers bench bench-large bench-gpu bench-on-gpu report
 
 serve: $(VENV)/serve.stamp  ## the service on http://127.0.0.1:8000, gallery in ./data
 	$(RUN)/resight serve
@@ -25,6 +25,8 @@ test-all: test test-gpu  ## adds what needs an engine that may be absent
 
 test-gpu: $(VENV)/test.stamp
 	timeout 600 $(RUN)/pytest -m gpu -rs
+
+peers: $(PEERS)/bench.stamp  ## what the service is compared with, in an environment of its own
 
 # A quarter of an hour on two quiet cores, and what pip takes for both environments.
 bench: $(VENV)/bench.stamp $(PEERS)/bench.stamp  ## every speed, at 20,000 and 100,000 crops, into docs/performance.md

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from benchmarks.host import host
 from benchmarks.options import as_amount, as_count
 
 CODE = ("benchmarks/*.py", "benchmarks/peers", "service", "training", "models", "constraints.txt")
+PEERS_PYTHON = Path(".venv-peers/bin/python")  # `make peers` makes it
 UNSAID = ("json", "resume", "peers")  # options that change no figure
 
 
@@ -166,11 +168,13 @@ def code_version() -> str:
 Measure = Callable[[argparse.Namespace, Results, Console], None]
 
 
-def arguments(description: str | None, repeats: int = 3, seconds: float = 2.0) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+def arguments(
+    description: str | None, repeats: int = 3, seconds: float = 2.0, turns: str = "by turns"
+) -> argparse.ArgumentParser:
+    """The options that every benchmark has; `turns` says how its repeats are spread."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/market1501-int8.onnx"))
-    parser.add_argument("--repeats", type=as_count, default=repeats, help=f"by turns (default {repeats})")
+    parser.add_argument("--repeats", type=as_count, default=repeats, help=f"{turns} (default {repeats})")
     parser.add_argument("--seconds", type=as_amount, default=seconds, help=f"of each measurement (default {seconds:g})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     parser.add_argument("--resume", action="store_true", help="do nothing where FILE has them for this host and code")
@@ -229,9 +233,15 @@ def show(results: Results, console: Console) -> None:
 
 def peers_option(parser: argparse.ArgumentParser, names: Sequence[str]) -> argparse.ArgumentParser:
     """Adds `--peers`, the Python that has the peers, and `--only`."""
-    parser.add_argument("--peers", type=Path, default=Path(".venv-peers/bin/python"), help="the Python of the peers")
+    parser.add_argument("--peers", type=_program, default=PEERS_PYTHON, help=f"their Python (default {PEERS_PYTHON})")
     parser.add_argument("--only", nargs="+", choices=names, default=list(names), help="of all that can be measured")
     return parser
+
+
+def _program(text: str) -> Path:
+    if not (Path(text).is_file() and os.access(text, os.X_OK)):
+        raise argparse.ArgumentTypeError(f"{text} is no program; the Python of the peers' environment is wanted")
+    return Path(text)
 
 
 def python_of(options: argparse.Namespace, peer: bool) -> str:
@@ -240,5 +250,5 @@ def python_of(options: argparse.Namespace, peer: bool) -> str:
         return sys.executable
     python: Path = options.peers
     if not python.is_file():
-        raise BenchmarkError(f"there is no {python}; `make bench` makes it")
+        raise BenchmarkError(f"the peers' environment, {python.parent.parent}, is not there; `make peers` makes it")
     return str(python.absolute())
