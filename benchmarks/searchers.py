@@ -222,16 +222,6 @@ class Usearch(Searcher):
         return self._index.search(queries, TOP).keys.reshape(len(queries), -1).tolist()  # type: ignore[no-any-return]
 
 
-class Milvus(Searcher):
-    """Not compared: it is a server of its own."""
-
-    def build(self, crops: int, dim: int, folder: Path) -> None:
-        raise NotImplementedError("a server of its own, which these benchmarks do not start")
-
-    def search(self, queries: Rows, share: float | None) -> list[list[int]]:
-        raise NotImplementedError
-
-
 def _gpu(name: str) -> Callable[[], Searcher]:
     def make() -> Searcher:
         from benchmarks.gpu_searchers import GPU_SEARCHERS
@@ -251,7 +241,6 @@ SEARCHERS: dict[str, Callable[[], Searcher]] = {
     "faiss-fp16": lambda: Faiss(fp16=True),
     "hnswlib": Hnswlib,
     "usearch": Usearch,
-    "milvus": Milvus,
     **{name: _gpu(name) for name in ("resight-gpu", "resight-cagra", "faiss-gpu", "pytorch-gpu")},
 }
 

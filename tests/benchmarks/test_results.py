@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -143,12 +144,25 @@ def test_nothing_is_resumed_without_a_file(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err.endswith("error: --resume needs --json FILE, which it looks into\n")
 
 
-def test_options_of_peers(tmp_path: Path) -> None:
-    options = peers_option(arguments("words"), ["a", "b"]).parse_args(["--peers", str(tmp_path / "python")])
+def test_options_of_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parser = peers_option(arguments("words"), ["a", "b"])
+    options = parser.parse_args([])
     assert options.only == ["a", "b"]
-    assert python_of(options, peer=False)
-    with pytest.raises(BenchmarkError, match="make bench"):
+    assert python_of(options, peer=False) == sys.executable
+    with pytest.raises(BenchmarkError, match=r"the peers' environment, \.venv-peers, is not there; `make peers`"):
         python_of(options, peer=True)
+    assert python_of(parser.parse_args(["--peers", sys.executable]), peer=True) == sys.executable
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--peers", "nowhere"])
+    assert "argument --peers: nowhere is no program" in capsys.readouterr().err
+
+
+def test_search_says_how_its_repeats_are_spread(capsys: pytest.CaptureFixture[str]) -> None:
+    for main, turns in ((search.main, "of each index, one after the other"), (growth.main, "by turns")):
+        with pytest.raises(SystemExit, match="0"):
+            main(["--help"])
+        assert f"{turns} (default 3)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_several_numbers() -> None:
