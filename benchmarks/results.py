@@ -27,6 +27,7 @@ from benchmarks.options import as_amount, as_count
 
 CODE = ("benchmarks/*.py", "benchmarks/peers", "service", "training", "models", "constraints.txt")
 PEERS_PYTHON = Path(".venv-peers/bin/python")  # `make peers` makes it
+MODIFIED = "-modified"
 UNSAID = ("json", "resume", "peers")  # options that change no figure
 
 
@@ -162,7 +163,7 @@ def code_version() -> str:
         clean = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *CODE], capture_output=True).returncode == 0
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return (log.stdout.strip() or "unknown") + ("" if clean else "-modified")
+    return (log.stdout.strip() or "unknown") + ("" if clean else MODIFIED)
 
 
 Measure = Callable[[argparse.Namespace, Results, Console], None]
@@ -212,7 +213,7 @@ def _done(path: Path, wanted: Results) -> bool:
     except BenchmarkError:
         return False
     same = (found.host, found.code, found.settings) == (wanted.host, wanted.code, wanted.settings)
-    return same and found.complete and "modified" not in found.code
+    return same and found.complete and not found.code.endswith(MODIFIED)
 
 
 def show(results: Results, console: Console) -> None:
