@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.drawn import CROPS_A_PERSON, draw_gallery
-from benchmarks.searchers import RARE, TENTH, THOUSANDTH, TOP, WAIT_SECONDS, Rows, Searcher, camera_of
+from benchmarks.searchers import (
+    RARE,
+    TENTH,
+    THOUSANDTH,
+    TOP,
+    WAIT_SECONDS,
+    Rows,
+    Searcher,
+    camera_of,
+    search_on_one_thread,
+)
 from benchmarks.worker import available_cores
 
 DRAWN = 100_000  # crops; more are these with their values moved along, which draws as fast as memory is copied
@@ -54,6 +64,7 @@ class ResightGpu(Searcher):
         self._builder = StageBuilder(self._index, searching, StageFile(self._store.database, "0" * 64))
         while (stage := self._index.stage) is None or stage.kind != searching.stage_for(crops):
             time.sleep(WAIT_SECONDS)
+        search_on_one_thread()
 
     def search(self, queries: Rows, share: float | None) -> list[list[int]]:
         from service.gallery.ranking import rank
