@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.gallery.columns import CROP_ID_LENGTH, Frozen
 from service.gallery.sections import CopyUnusable, SectionReader, SectionWriter
 
-MAGIC = b"RSGTIX01"  # the last two digits are the format's version
+MAGIC = b"RSGTIX02"  # the last two digits are the format's version; files of 01 may hold what was erased
 VECTOR = np.dtype("<f2")
 ARRAYS = {
     "row": np.dtype("<i8"),
