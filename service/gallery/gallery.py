@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -102,11 +103,12 @@ class Gallery(Closing):
         return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance, builder)
 
     def close(self) -> None:
-        """Finishes the writes under way, leaves the index on disk and frees the folder. Idempotent."""
-        self._builder.close()
-        self._snapshots.close()
-        self._builder.keep()
-        self._store.close()
+        """Finishes the writes under way, leaves the index on disk and frees the folder, whatever fails. Idempotent."""
+        with ExitStack() as ending:  # the last first
+            ending.callback(self._store.close)
+            ending.callback(self._builder.keep)
+            ending.callback(self._snapshots.close)
+            ending.callback(self._builder.close)
 
     def retention(self, audit: Audit, days: int) -> Retention:
         """What erases, when it is run, the crops that were enrolled more than `days` ago."""

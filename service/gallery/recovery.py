@@ -201,6 +201,9 @@ class SnapshotKeeper:
         except (GalleryError, OSError, MemoryError) as error:
             _log.warning("no snapshot of the index was written: %s", error)
             return False
+        except Exception:  # it is a copy: the service goes on, and comes to its end, without
+            _log.exception("no snapshot of the index was written")
+            return False
         return True
 
     def _behind(self) -> int:

@@ -369,6 +369,30 @@ def test_a_snapshot_of_the_format_that_could_hold_what_was_erased_is_made_anew(
     assert path.read_bytes().endswith(b"RSGTIX02")
 
 
+def test_a_snapshot_that_fails_in_an_unknown_way_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_gallery(tmp_path) as gallery:
+        fill(gallery)
+        with monkeypatch.context() as patch:
+            patch.setattr("service.gallery.index.Index.stored", lambda *_: [][0])
+            assert not gallery._snapshots.write()
+        assert "no snapshot of the index was written" in caplog.messages
+        assert not list(tmp_path.glob("*.snapshot*"))
+
+
+def test_an_end_that_fails_frees_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = open_gallery(tmp_path)
+    fill(gallery)
+    with monkeypatch.context() as patch:
+        patch.setattr(SnapshotKeeper, "close", lambda _: [][0])
+        with pytest.raises(IndexError):
+            gallery.close()
+    gallery._snapshots._watch.close()
+    with open_gallery(tmp_path) as again:
+        assert again.crop_count == COUNT
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_snapshot_that_cannot_be_written_is_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
