@@ -237,6 +237,8 @@ class Gallery(Closing):
     def query_all(self, probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]:
         """Answers many queries at once, which takes much less time than one after the other. Order is kept.
 
+        Each answer is of one moment; writes may come between two of them.
+
         Raises GalleryUnavailable.
         """
         answers: dict[int, Answer | InvalidEmbedding] = {}
@@ -246,9 +248,11 @@ class Gallery(Closing):
                 combined[at] = ranking.combine(probe.embeddings, self._index.dim)
             except InvalidEmbedding as error:
                 answers[at] = error
-        with self._index.reading() as columns:
-            step, places = self._index.at_once, list(combined)
-            for part in (places[start : start + step] for start in range(0, len(places), step)):
+        places = list(combined)
+        while places:
+            with self._index.reading() as columns:  # of one part: writes wait for it, and new queries for them
+                step = self._index.at_once(any(probes[at].options.exact for at in places))
+                part, places = places[:step], places[step:]
                 queries = np.stack([combined[at] for at in part])
                 answers |= zip(part, self._ranked(columns, queries, [probes[at].options for at in part]), strict=True)
         return [answers[at] for at in range(len(probes))]

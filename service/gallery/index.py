@@ -26,6 +26,7 @@ from service.gallery.vectors import Vectors
 NARROW = 0.01  # below this share of the gallery, measuring vectors one by one beats a masked scan
 FEW = 4  # fewer queries than these are faster compared one by one
 MOST_COMPARED = 1 << 24  # distances held at once: 64 MiB
+MOST_MULTIPLIED = 1 << 31  # numbers, by exact queries beside staged ones: some tens of ms
 AT_ONCE_ON_CARD = 256  # queries: the distances stay there
 PART = 1024  # vectors that `part` should be asked for at a time: writes wait no longer than for these
 COMPACT_SHARE, COMPACT_MINIMUM = 0.25, 1024  # removed vectors that are worth moving the others together
@@ -92,12 +93,18 @@ class Index:
         """Whether searches ask a stage first."""
         return self._stage is not None
 
-    @property
-    def at_once(self) -> int:
-        """How many queries `find` should get at a time."""
+    def at_once(self, exact: bool) -> int:
+        """How many queries `find` should get at a time; where searches are staged, fewer of those that ask for `exact`.
+
+        Writes wait for them, and all other queries for the writes.
+        """
         if self._stage is not None and self._stage.exact is not None:
             return AT_ONCE_ON_CARD
-        return max(1, MOST_COMPARED // max(len(self._vectors), 1))
+        count = max(len(self._vectors), 1)
+        most = MOST_COMPARED // count
+        if exact and self._stage is not None:
+            most = min(most, MOST_MULTIPLIED // (count * self.dim))
+        return max(1, most)
 
     def find(self, queries: NDArray[np.float32], selections: Sequence[Selection], exact: Sequence[bool]) -> list[Found]:
         """What finds the crops near each of these queries [m, D]; to be called, and used, inside `reading`.
