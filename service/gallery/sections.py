@@ -6,11 +6,14 @@ A file that was cut off therefore ends without footer.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 TAIL = struct.Struct("<QI8s")
@@ -19,6 +22,22 @@ AT_ONCE = 1 << 24  # bytes read at a time
 
 class CopyUnusable(Exception):
     """The file is not whole, or not the one that is wanted; the message says why."""
+
+
+def open_copy(path: Path) -> BinaryIO:
+    """A copy, to read. Raises CopyUnusable for what is no file of its own: opening a pipe would wait for ever,
+    and an erasure would remove a link, but not what it points to. Raises OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise CopyUnusable("it is a link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CopyUnusable("it is no regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 class SectionWriter:

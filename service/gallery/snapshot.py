@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery.columns import CROP_ID_LENGTH, Frozen
-from service.gallery.sections import CopyUnusable, SectionReader, SectionWriter
+from service.gallery.sections import CopyUnusable, SectionReader, SectionWriter, open_copy
 
 MAGIC = b"RSGTIX02"  # the last two digits are the format's version; files of 01 may hold what was erased
 VECTOR = np.dtype("<f2")
@@ -83,5 +83,5 @@ class Snapshot:
 @contextmanager
 def reading(path: Path) -> Iterator[Snapshot]:
     """The snapshot at `path` for the time of the block. Raises CopyUnusable, OSError."""
-    with path.open("rb") as file:
+    with open_copy(path) as file:
         yield Snapshot(file)

@@ -16,7 +16,7 @@ import faiss
 from service.gallery.database import Database
 from service.gallery.folder import STAGE_NAME, UNFINISHED_STAGE_NAME
 from service.gallery.records import GalleryError
-from service.gallery.sections import CopyUnusable, SectionReader, SectionWriter
+from service.gallery.sections import CopyUnusable, SectionReader, SectionWriter, open_copy
 from service.gallery.stage import FirstStage, Kind
 
 MAGIC = b"RSGTST01"  # the last two digits are the format's version
@@ -60,7 +60,7 @@ class StageFile:
         `crc32` is the checksum of as many of the gallery's first crops.
         """
         try:
-            with self._path.open("rb") as file:
+            with open_copy(self._path) as file:
                 sections = SectionReader(file, MAGIC)
                 origin = Origin(**sections.about["origin"])
                 if origin.kind != kind:
