@@ -83,7 +83,7 @@ def _from_snapshot(store: Store, model: Model, searching: Searching) -> Index | 
         index, behind, erased = _load(store, model, searching)
     except FileNotFoundError:
         return None
-    except (CopyUnusable, OSError, ValueError, KeyError, TypeError) as error:
+    except (CopyUnusable, OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError) as error:
         _log.warning("the snapshot of the index is of no use (%s); the index is built from the database", error)
         with suppress(GalleryUnavailable):
             folder.remove_copies()
