@@ -148,7 +148,7 @@ def _centroids(sample: NDArray[np.float32], count: int, wanted: Callable[[], boo
     for _ in range(ROUNDS):
         if not wanted():
             return None
-        means = faiss.Kmeans(sample.shape[1], count, niter=1)
+        means = faiss.Kmeans(sample.shape[1], count, niter=1, min_points_per_centroid=1)  # of fewer it warns on stderr
         means.train(sample, init_centroids=centroids)
         centroids = means.centroids
     return centroids
