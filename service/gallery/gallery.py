@@ -99,7 +99,7 @@ class Gallery(Closing):
         except BaseException:
             store.close()
             raise
-        builder = StageBuilder(index, searching, StageFile(store.database, model_sha256))
+        builder = StageBuilder(index, searching, StageFile(store.database, model_sha256, dim))
         return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance, builder)
 
     def close(self) -> None:

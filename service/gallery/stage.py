@@ -82,6 +82,11 @@ class FirstStage:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
+    @property
+    def dim(self) -> int:
+        """How many numbers a vector has."""
+        return int(self._index.d)
+
     @classmethod
     def read(cls, kind: Kind, read: Callable[[int], bytes]) -> FirstStage:
         """What `write` wrote; `read` gives so many bytes of it. Raises RuntimeError where another FAISS wrote it."""
