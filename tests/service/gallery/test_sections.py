@@ -29,7 +29,7 @@ STRANGE = {
     ).encode(),
     "a broken length": json.dumps({"sections": {"codes": {**CODES, "length": 0.0}}}).encode(),
 }
-STRANGE_SNAPSHOTS = {
+STRANGE_SNAPSHOTS: dict[str, dict[str, object]] = {
     "no origin": {"count": 0},
     "a list as origin": {"origin": [1], "count": 0},
     "another origin": {"origin": {"a": 1}, "count": 0},
@@ -59,7 +59,7 @@ def test_a_huge_footer_is_not_read(tmp_path: Path) -> None:
         SectionReader(file, b"RSGTTEST")
 
 
-@pytest.mark.parametrize("kind", STRANGE | STRANGE_SNAPSHOTS)
+@pytest.mark.parametrize("kind", [*STRANGE, *STRANGE_SNAPSHOTS])
 def test_a_gallery_starts_beside_a_strange_snapshot(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:

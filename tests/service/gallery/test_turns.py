@@ -19,7 +19,8 @@ from tests.service.gallery.large import DIM, PEOPLE, SHOTS, enrolled, opened, pe
 def test_a_write_comes_between_two_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = units(np.random.default_rng(1), 4)
     probe = Probe(vectors[:1], QueryOptions(exact=True))
-    find, writes = Index.find, []
+    find = Index.find
+    writes: list[threading.Thread] = []
     with open_gallery(tmp_path) as gallery:
         gallery.enrol([new_crop(n, vector) for n, vector in enumerate(vectors[:3])])
 
