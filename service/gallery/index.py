@@ -27,7 +27,7 @@ from service.gallery.vectors import Vectors
 NARROW = 0.01  # below this share of the gallery, measuring vectors one by one beats a masked scan
 FEW = 4  # fewer queries than these are faster compared one by one
 MOST_COMPARED = 1 << 24  # distances held at once: 64 MiB
-MOST_MULTIPLIED = 1 << 31  # numbers, by exact queries beside staged ones: some tens of ms
+MOST_MULTIPLIED = 1 << 28  # numbers, by exact queries beside staged ones; they are gone over again when measured: 0.1 s
 AT_ONCE_ON_CARD = 256  # queries: the distances stay there
 PART = 1024  # vectors that `part` should be asked for at a time: writes wait no longer than for these
 CHECKED_VECTORS = 4096  # from all over the gallery, of which its checksum is made: milliseconds
