@@ -61,7 +61,7 @@ class ResightGpu(Searcher):
             self._index.load(_entries(start, len(rows)), rows.astype(np.float16), np.ones(len(rows), np.bool_))
             start += len(rows)
         self._store = Store.open(folder / "none", Model("0" * 64, "drawn", dim))  # nothing of a card's is kept there
-        self._builder = StageBuilder(self._index, searching, StageFile(self._store.database, "0" * 64))
+        self._builder = StageBuilder(self._index, searching, StageFile(self._store.database, "0" * 64, dim))
         while (stage := self._index.stage) is None or stage.kind != searching.stage_for(crops):
             time.sleep(WAIT_SECONDS)
         search_on_one_thread()

@@ -99,6 +99,17 @@ def test_what_is_kept_but_wrong_is_made_anew(
     assert kept(folder).read_bytes()[DIGEST_BYTES:] == good
 
 
+def test_what_is_kept_but_huge_is_not_read(
+    model_file: ModelFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = derive_cached(model_file, tmp_path).content
+    with kept(tmp_path).open("ab") as file:
+        file.truncate(1 << 40)
+    assert derive_cached(model_file, tmp_path).content == good
+    assert vars(caplog.records[-1])["reason"] == "it is too large"
+    assert kept(tmp_path).stat().st_size == DIGEST_BYTES + len(good)
+
+
 def test_only_the_present_models_is_kept(model_file: ModelFile, tmp_path: Path) -> None:
     other = read_model(write_tiny_model(tmp_path / "other.onnx", colours=(1, 2, 1)))
     derive_cached(other, tmp_path / "cache")
