@@ -55,6 +55,7 @@ class _Lane:
         self._serving: asyncio.Task[None] | None = None
         self._unanswered = 0
         self._seconds = QUEUE_SECONDS / LEAST_WAITING  # that one query takes, smoothed; supposed until it is measured
+        self._weight = 1.0  # of the next measurement: the first says more than what was supposed
         # FAISS starts a team of threads for every call, which for one query costs twice the time that it saves.
         self._thread = ThreadPoolExecutor(1, name, initializer=faiss.omp_set_num_threads, initargs=(1,))
 
@@ -104,7 +105,8 @@ class _Lane:
             for waiting, found in zip(wanted, await self._search(wanted), strict=True):
                 waiting.settle(found)
             seconds = max((perf_counter() - started) / len(wanted), LEAST_SECONDS)
-            self._seconds += RATE_SMOOTHING * (seconds - self._seconds)
+            self._seconds += self._weight * (seconds - self._seconds)
+            self._weight = RATE_SMOOTHING
 
     async def _search(self, batch: Sequence[_Waiting]) -> Sequence[Answer | BaseException]:
         """An answer or an error for each; what fails together is searched one by one, and fails alone."""
