@@ -14,10 +14,11 @@ from starlette.middleware import Middleware
 
 from service.api import attention, description, embed, erasures, gallery, identities, query, session, status
 from service.api.auth import Door, Doorkeeper, RateLimit
+from service.api.barrier import ProblemBarrier
 from service.api.headers import HeadAsGet, SecurityHeaders
 from service.api.limits import MAX_IMAGES, BodyLimit, QueueGuard, Uploads
 from service.api.origins import OriginGuard
-from service.api.problems import ProblemBarrier, install_handlers
+from service.api.problems import install_handlers
 from service.api.runtime import Pool, Runtime
 from service.api.searching import Searches
 from service.galleries import open_audit, open_gallery

@@ -38,6 +38,7 @@ LEAST_COSINE: Mapping[str, float] = {"int8": 0.95, "fp32": 0.999, "fp16": 0.999}
 SUFFIX = ".fp16"
 DIGEST_BYTES = 32
 LARGER, ROOM = 4, 1 << 24  # times its source and bytes more that a derived file never is: int8 becomes twice as large
+ORT_MARK = slice(4, 8)  # where a file in ORT format, a flatbuffer, says what it is
 
 
 def derive(file: ModelFile) -> ModelFile:
@@ -48,6 +49,11 @@ def derive(file: ModelFile) -> ModelFile:
     """
     if file.info.precision == "fp16":
         return file
+    if file.content[ORT_MARK] == b"ORTM":
+        raise ModelError(
+            f"{file.info.path} cannot be made fp16 for a GPU: it is in ORT format, from which nothing can be derived;"
+            " take the ONNX file that it was made from."
+        )
     model = onnx.load_from_string(file.content)
     try:
         halve(model)
