@@ -16,6 +16,7 @@ from service.settings import PREFIX, Settings
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 BASE = FOLDER / "base"
 OVERLAYS = sorted((FOLDER / "overlays").iterdir())
+COMPONENTS = sorted((FOLDER / "components").iterdir())
 FILES = sorted(FOLDER.rglob("*.yaml"))
 LABELS = {"app.kubernetes.io/name": "resight"}
 WRITABLE = {"/data", "/tmp"}
@@ -55,21 +56,26 @@ def literals(folder: Path) -> dict[str, str]:
     return dict(literal.split("=", 1) for literal in generator["literals"])
 
 
+def components(overlay: Path) -> list[Path]:
+    """The folders that an overlay adds to the base."""
+    return [(overlay / name).resolve() for name in read(overlay / "kustomization.yaml").get("components", [])]
+
+
 def settings(overlay: Path) -> dict[str, str]:
     """The settings that reach the process, by the names of `Settings`."""
-    bases = [overlay]
-    while bases[-1] != BASE:
-        (above,) = read(bases[-1] / "kustomization.yaml")["resources"]
-        bases.append((bases[-1] / above).resolve())
-    variables = {name: value for folder in reversed(bases) for name, value in literals(folder).items()}
+    above = [] if overlay == BASE else [*components(overlay), overlay]
+    folders = [folder for folder in [BASE, *above] if "configMapGenerator" in read(folder / "kustomization.yaml")]
+    variables = {name: value for folder in folders for name, value in literals(folder).items()}
     assert all(name.startswith(PREFIX) for name in variables)
     return {name.removeprefix(PREFIX).lower(): value for name, value in variables.items()}
 
 
-@pytest.mark.parametrize("folder", [BASE, *OVERLAYS], ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder", [BASE, *COMPONENTS, *OVERLAYS], ids=lambda folder: f"{folder.parent.name}-{folder.name}"
+)
 def test_every_file_is_listed(folder: Path) -> None:
     kustomization = read(folder / "kustomization.yaml")
-    listed = [*kustomization["resources"], *(patch["path"] for patch in kustomization.get("patches", []))]
+    listed = [*kustomization.get("resources", []), *(patch["path"] for patch in kustomization.get("patches", []))]
     files = {name for name in listed if name.endswith(".yaml")}
     assert files == {file.name for file in folder.glob("*.yaml")} - {"kustomization.yaml"}
     assert all((folder / name).exists() for name in listed)
@@ -159,13 +165,26 @@ def test_no_secret_is_in_the_files() -> None:
 
 
 def test_resources_are_asked_for_and_limited() -> None:
-    cpu, gpu = (pod(read(FOLDER / "overlays" / name / f"{name}.yaml"))["containers"][0] for name in ("cpu", "gpu"))
+    cpu, gpu = (pod(read(FOLDER / "components" / name / f"{name}.yaml"))["containers"][0] for name in ("cpu", "gpu"))
     for container, overlay in ((cpu, "cpu"), (gpu, "gpu")):
         requests, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert {"cpu", "memory", "ephemeral-storage"} <= requests.keys() == limits.keys()
         assert settings(FOLDER / "overlays" / overlay)["threads"] == limits["cpu"]
     assert gpu["resources"]["requests"]["nvidia.com/gpu"] == gpu["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "nvidia.com/gpu" not in cpu["resources"]["limits"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda overlay: overlay.name)
+def test_the_image_is_the_overlays_own_whatever_was_set_in_others(overlay: Path, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    for other in OVERLAYS:
+        file = tmp_path / "overlays" / other.name / "kustomization.yaml"
+        kustomization = read(file)
+        # as `kustomize edit set image resight=registry.example/resight:TAG` leaves it
+        kustomization["images"] = [{"name": "resight", "newName": "registry.example/resight", "newTag": other.name}]
+        file.write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+    (container,) = pod(built(tmp_path / "overlays" / overlay.name)["Deployment"])["containers"]
+    assert container["image"] == f"registry.example/resight:{overlay.name}"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda overlay: overlay.name)
