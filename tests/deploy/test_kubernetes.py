@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -201,7 +202,7 @@ def test_an_overlay_builds_into_what_it_says(overlay: Path) -> None:
     assert {"startupProbe", "livenessProbe", "readinessProbe", "securityContext"} <= container.keys()
     (data,) = (volume for volume in spec["volumes"] if volume["name"] == "data")
     if overlay.name == "milvus":
-        assert manifests.keys() == shared
+        assert manifests.keys() == shared | {"CronJob"}
         assert manifests["Deployment"]["spec"]["replicas"] > 1
         assert manifests["Deployment"]["spec"]["strategy"]["type"] == "RollingUpdate"
         assert manifests["Service"]["spec"]["sessionAffinity"] == "ClientIP"
@@ -210,6 +211,40 @@ def test_an_overlay_builds_into_what_it_says(overlay: Path) -> None:
     else:
         assert manifests.keys() == shared | {"PersistentVolumeClaim"}
         assert data.keys() == {"name", "persistentVolumeClaim"}
+
+
+def test_the_nightly_job_is_as_closed_as_a_replica_and_takes_no_requests() -> None:
+    manifests = built(FOLDER / "overlays" / "milvus")
+    template = manifests["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]
+    replica = pod(manifests["Deployment"])
+    (job,), (container,) = template["spec"]["containers"], replica["containers"]
+    for key in ("image", "envFrom", "securityContext"):
+        assert job[key] == container[key]
+    assert template["spec"]["securityContext"].items() <= replica["securityContext"].items()
+    assert template["spec"]["automountServiceAccountToken"] is template["spec"]["enableServiceLinks"] is False
+    assert job["args"] == ["maintain"]
+    assert template["metadata"]["labels"] != LABELS
+    selector = manifests["NetworkPolicy"]["spec"]["podSelector"]
+    assert selector.keys() == {"matchExpressions"}
+    named = selector["matchExpressions"][0]["values"]
+    assert named == [LABELS["app.kubernetes.io/name"], template["metadata"]["labels"]["app.kubernetes.io/name"]]
+
+
+def test_milvus_secrets_are_optional_and_lie_where_the_settings_say() -> None:
+    overlay = FOLDER / "overlays" / "milvus"
+    offered = re.findall(r"^ +# - (RESIGHT_\w+)=(\S+)$", (overlay / "kustomization.yaml").read_text(), re.MULTILINE)
+    chosen = {name.removeprefix(PREFIX).lower(): value for name, value in offered}
+    Settings(**settings(overlay), **chosen)  # type: ignore[arg-type]
+    files = {Path(value) for name, value in chosen.items() if name.endswith("_file")}
+    manifests = built(overlay)
+    for spec in (pod(manifests["Deployment"]), pod(manifests["CronJob"]["spec"]["jobTemplate"])):
+        (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "secrets")
+        assert volume["secret"]["optional"] is True
+        (mount,) = (mount for mount in spec["containers"][0]["volumeMounts"] if mount["name"] == "secrets")
+        assert {file.parent for file in files} == {Path(mount["mountPath"])}
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"kubectl create secret generic {volume['secret']['secretName']} -n resight" in page
+    assert all(f"--from-file={file.name}" in page for file in files)
 
 
 @pytest.mark.parametrize("folder", [BASE, *OVERLAYS], ids=lambda folder: folder.name)
