@@ -1,6 +1,6 @@
 """A browser at the real service with the shipped model, watched for everything it complains about.
 
-The pictures of the screens go to the folder that RESIGHT_SCREENSHOTS names, else to one of pytest's.
+The pictures of the screens go to the folder that CONSOLE_SCREENSHOTS names, else to one of pytest's.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def visit(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...
 @pytest.fixture
 def shoot(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Makes a picture of a page, whole if `full_page`, for a person to look at."""
-    named = os.environ.get("RESIGHT_SCREENSHOTS")
+    named = os.environ.get("CONSOLE_SCREENSHOTS")
     folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)
 
