@@ -1,40 +1,68 @@
-// What the screens say about crops and identities, in one way.
+// What the screens of the gallery say about crops, in one way.
 
-const NAME = /^[A-Za-z0-9._:-]{1,128}$/;
-const TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+import { address, call, requireName, Trouble } from "./api.js";
 
-export function cropSource(cropId) {
-  return `/gallery/${encodeURIComponent(cropId)}/image`;
-}
+const PAGE = 1000;
 
-/** A name in a path; `.` and `..` would be shortened by the browser. */
-export function inPath(name) {
-  return encodeURIComponent(name).replace(/^\.\.?$/, (dots) => dots.replaceAll(".", "%2E"));
-}
+/** The address of a crop's stored picture. */
+export const cropSource = (cropId) => address(["gallery", cropId, "image"]).href;
 
-/** One sentence part for those who do not see the picture. */
+/** Who, where and when, for those who do not see the picture. */
 export function cropTitle(crop) {
   const who = crop.identity === null ? "nobody yet" : `identity ${crop.identity}`;
   const where = crop.camera === null ? "no camera" : `camera ${crop.camera}`;
   return crop.captured_at === null ? `${who}, ${where}` : `${who}, ${where}, ${moment(crop.captured_at)}`;
 }
 
+/** A time of the API in the visitor's own form, as text. */
 export function moment(time) {
-  return TIME.format(new Date(time));
+  return new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
 }
 
-export function counted(count, one, many = `${one}s`) {
-  return `${count.toLocaleString()} ${count === 1 ? one : many}`;
+/** The crops of an identity in the order of enrolment, at most `most` of them, and whether there are more. */
+export async function cropsOf(identity, most) {
+  const crops = [];
+  for (let cursor = null; crops.length < most; ) {
+    const page = await call("gallery", { query: { identity, limit: Math.min(PAGE, most), cursor } });
+    crops.push(...page.crops);
+    cursor = page.next_cursor;
+    if (cursor === null) return { crops, more: false };
+  }
+  return { crops, more: true };
 }
 
-/** What is wrong with a name, as a sentence; empty where nothing is. */
-export function nameTrouble(name, what) {
-  if (NAME.test(name)) return "";
-  if (!name) return `Type ${what}.`;
-  return `${what[0].toUpperCase()}${what.slice(1)} may have 1 to 128 of the letters A-Z and a-z, digits and . _ : - only.`;
+/** The identity of this name, null where there is none. */
+export async function knownIdentity(name) {
+  try {
+    return await call(["identities", name]);
+  } catch (error) {
+    if (error.kind === "unknown-identity") return null;
+    throw error;
+  }
 }
 
-/** A `datetime-local` value, which is of this browser's time zone, as RFC 3339. */
-export function instant(value) {
-  return value ? new Date(value).toISOString() : null;
+/** The name in a field. Raises Trouble for none, and for what cannot be one. */
+export function named(input, what) {
+  const name = input.value.trim();
+  if (!name) throw new Trouble(`${what} has a name; type it first.`);
+  return requireName(name, what);
+}
+
+/** Asks with a modal dialog; true where its button of value "yes" was pressed. */
+export function agreed(dialog) {
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((done) => {
+    dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+/** Offers names of the gallery in a field's list, fetched when the field is first used. */
+export function suggestIdentities(input, list) {
+  input.addEventListener("focus", () => fillNames(list), { once: true });
+}
+
+async function fillNames(list) {
+  const page = await call("identities", { query: { limit: PAGE } }).catch(() => ({ identities: [] }));
+  list.replaceChildren(...page.identities.map(({ identity }) => new Option(identity, identity)));
 }

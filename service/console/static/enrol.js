@@ -1,10 +1,9 @@
 // Enrolment: files are dropped or chosen, listed, sent in batches, and stay listed with what became of them.
 
-import { call } from "./api.js";
-import { counted, instant, nameTrouble } from "./crops.js";
-import { byId, element } from "./dom.js";
+import { byId, call, complain, count, el, instantOf, report, requireName, Trouble } from "./api.js";
 import { Uploads } from "./uploads.js";
 
+const COLOURS = { created: "good", updated: "good", skipped: "warn", failed: "bad" };
 const MOST_ROWS = 100;
 const DONE = ["created", "duplicate", "updated", "skipped"];
 const ORDER = ["failed", "sending", "waiting", "skipped", "updated", "duplicate", "created"];
@@ -12,7 +11,7 @@ const ORDER = ["failed", "sending", "waiting", "skipped", "updated", "duplicate"
 /** `enrolled()` is called when files were sent. */
 export function startEnrolment(enrolled) {
   const uploads = new Uploads(post, () => show(uploads));
-  const zone = byId("drop");
+  const zone = byId("main"); // the whole page takes files
   byId("files").addEventListener("change", (event) => take(uploads, event.target));
   byId("enrol").addEventListener("submit", (event) => submit(event, uploads, enrolled));
   byId("retry").addEventListener("click", () => retry(uploads, enrolled));
@@ -32,6 +31,7 @@ function hover(event, zone) {
 async function drop(event, zone, uploads) {
   hover(event, zone);
   zone.classList.remove("over");
+  byId("enrol-box").open = true;
   const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (entries.some((entry) => entry.isDirectory)) uploads.add(await filesOf(entries));
   else uploads.add(event.dataTransfer.files);
@@ -72,29 +72,26 @@ function retry(uploads, enrolled) {
 }
 
 async function send(uploads, enrolled) {
-  const trouble = formTrouble(uploads);
-  byId("enrol-trouble").textContent = trouble;
-  if (trouble) return;
-  await uploads.run(sharedLabels(), byId("by-name").checked);
-  enrolled();
-}
-
-function formTrouble(uploads) {
-  if (!uploads.count("waiting")) return "Choose files first, or drop them here.";
-  for (const [id, what] of [["enrol-identity", "an identity"], ["enrol-camera", "a camera"]]) {
-    const name = byId(id).value.trim();
-    if (name && nameTrouble(name, what)) return nameTrouble(name, what);
+  try {
+    complain(byId("enrol-problem"), "");
+    if (!uploads.count("waiting")) throw new Trouble("Choose files first, or drop them here.");
+    await uploads.run(sharedLabels(), byId("by-name").checked);
+  } catch (error) {
+    return report(error, byId("enrol-problem"));
   }
-  return byId("enrol-time").validity.badInput ? "Complete the time, day and hour, or clear it." : "";
+  return enrolled();
 }
 
 function sharedLabels() {
-  const labels = {
-    identity: byId("enrol-identity").value.trim(),
-    camera: byId("enrol-camera").value.trim(),
-    captured_at: instant(byId("enrol-time").value),
+  const identity = byId("enrol-identity").value.trim();
+  const camera = byId("enrol-camera").value.trim();
+  const time = byId("enrol-time");
+  if (time.validity.badInput) throw new Trouble("The time is not complete; give day and hour, or clear it.");
+  return {
+    ...(identity && { identity: requireName(identity, "An identity") }),
+    ...(camera && { camera: requireName(camera, "A camera") }),
+    ...(time.value && { captured_at: instantOf(time) }),
   };
-  return Object.fromEntries(Object.entries(labels).filter(([, value]) => value));
 }
 
 function post(batch) {
@@ -102,7 +99,7 @@ function post(batch) {
   form.append("on_error", "skip");
   form.append("items", JSON.stringify(batch.map((upload) => upload.labels)));
   for (const upload of batch) form.append("images", upload.file, upload.file.name);
-  return call("POST", "/gallery", form);
+  return call("gallery", { form });
 }
 
 // What is shown
@@ -111,10 +108,11 @@ function show(uploads) {
   const total = uploads.list.length;
   const failed = uploads.count("failed");
   byId("uploads").hidden = total === 0;
-  byId("send").textContent = `Enrol ${counted(uploads.count("waiting"), "file")}`;
+  const waiting = uploads.count("waiting");
+  byId("send").textContent = waiting ? `Enrol ${count(waiting, "file")}` : "Enrol";
   byId("send").disabled = uploads.running;
   byId("retry").hidden = failed === 0 || uploads.running;
-  byId("retry").textContent = `Try ${counted(failed, "failed file")} again`;
+  byId("retry").textContent = `Try ${count(failed, "failed file")} again`;
   byId("clear-done").hidden = uploads.count(...DONE) === 0 || uploads.running;
   byId("progress").max = Math.max(total, 1);
   byId("progress").value = total - uploads.count("waiting", "sending");
@@ -123,8 +121,8 @@ function show(uploads) {
 }
 
 function summary(uploads) {
-  const parts = ORDER.toReversed().map((state) => [uploads.count(state), state]);
-  const text = parts.filter(([count]) => count).map(([count, state]) => `${count.toLocaleString()} ${state}`).join(", ");
+  const states = ORDER.toReversed().filter((state) => uploads.count(state));
+  const text = states.map((state) => `${uploads.count(state).toLocaleString("en")} ${state}`).join(", ");
   return uploads.notice ? `${text}. ${uploads.notice}` : text;
 }
 
@@ -133,21 +131,24 @@ function showRows(uploads) {
   const rows = listed.slice(0, MOST_ROWS).map((upload) => row(upload, uploads));
   byId("upload-rows").replaceChildren(...rows);
   const more = listed.length - rows.length;
-  byId("upload-more").textContent = more ? `and ${counted(more, "file")} more` : "";
+  byId("upload-more").textContent = more ? `and ${count(more, "file")} more` : "";
 }
 
 function row(upload, uploads) {
-  const { identity, camera } = upload.labels;
-  const said = [identity, camera].filter(Boolean).join(", ");
-  const drop = element("button", { type: "button", className: "quiet", textContent: "Remove" });
-  drop.setAttribute("aria-label", `Remove ${upload.file.name} from the list`);
-  drop.addEventListener("click", () => uploads.remove(upload));
-  return element(
+  const said = [upload.labels.identity, upload.labels.camera].filter(Boolean).join(", ");
+  const open = ["waiting", "failed"].includes(upload.state);
+  return el(
     "tr",
-    { className: `upload-${upload.state}` },
-    element("td", { textContent: upload.file.name }),
-    element("td", { textContent: said }),
-    element("td", {}, element("strong", { textContent: upload.state }), upload.reason ? ` ${upload.reason}` : ""),
-    element("td", {}, ...(["waiting", "failed"].includes(upload.state) ? [drop] : [])),
+    {},
+    el("td", { class: "file-name" }, upload.file.name),
+    el("td", {}, said),
+    el("td", {}, el("span", { class: `badge ${COLOURS[upload.state] ?? ""}` }, upload.state), " ", upload.reason),
+    el("td", {}, open && remover(upload, uploads)),
   );
+}
+
+function remover(upload, uploads) {
+  const label = `Remove ${upload.file.name} from the list`;
+  const onclick = () => uploads.remove(upload);
+  return el("button", { type: "button", class: "quiet", "aria-label": label, onclick }, "Remove");
 }

@@ -216,8 +216,9 @@ class Cell {
     this.picture.decoding = "async";
     this.picture.addEventListener("error", () => this.node.classList.add("without-picture"));
     this.name = this.node.appendChild(document.createElement("span"));
+    this.name.className = "who";
     this.camera = this.node.appendChild(document.createElement("span"));
-    this.camera.className = "muted";
+    this.camera.className = "faint";
     this.node.hidden = true;
     parent.append(this.node);
   }
@@ -229,9 +230,9 @@ class Cell {
     if (crop.crop_id !== this.crop?.crop_id) this.forget();
     this.crop = crop;
     this.name.textContent = crop.identity ?? "nobody yet";
-    this.name.classList.toggle("muted", crop.identity === null);
+    this.name.classList.toggle("faint", crop.identity === null);
     this.camera.textContent = crop.camera ?? "no camera";
-    this.node.setAttribute("aria-label", cropTitle(crop));
+    this.node.title = cropTitle(crop);
     return this.number(index);
   }
 

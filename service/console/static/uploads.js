@@ -8,7 +8,7 @@ const FILE_BYTES = 8 * 2 ** 20;
 const TRIES = 5; // of a batch that the service is too busy for
 
 export class Uploads {
-  /** `send(batch, labels)` posts files and answers their results; `changed()` is told of every change. */
+  /** `send(batch)` posts files and answers their results; `changed()` is told of every change. */
   constructor(send, changed) {
     this.send = send;
     this.changed = changed;
@@ -37,7 +37,7 @@ export class Uploads {
   }
 
   retry() {
-    for (const upload of this.list) if (upload.state === "failed") upload.state = "waiting";
+    for (const upload of this.list) if (upload.state === "failed") again(upload);
     this.changed();
   }
 
@@ -45,14 +45,17 @@ export class Uploads {
   async run(shared, byName) {
     if (this.running) return;
     this.running = true;
-    for (const upload of this.list) if (upload.state === "waiting") prepare(upload, shared, byName);
-    for (let batch = this.batch(); batch.length; batch = this.batch()) await this.sendBatch(batch);
+    for (let batch = this.next(shared, byName); batch.length; batch = this.next(shared, byName)) {
+      await this.sendBatch(batch);
+    }
     this.running = false;
     this.notice = "";
     this.changed();
   }
 
-  batch() {
+  /** What is sent next; files that were added meanwhile are among it. */
+  next(shared, byName) {
+    for (const upload of this.list) if (upload.state === "waiting" && !upload.ready) prepare(upload, shared, byName);
     const batch = [];
     let bytes = 0;
     for (const upload of this.list) {
@@ -101,7 +104,7 @@ export class Uploads {
 function prepare(upload, shared, byName) {
   const named = byName ? readMarketName(upload.file.name) : null;
   upload.labels = { ...shared, ...labelsOf(named) };
-  upload.reason = "";
+  upload.ready = true;
   if (named?.junk) leaveOut(upload);
   else if (!upload.file.size) fail(upload, "The file is empty; choose another one.");
   else if (upload.file.size > FILE_BYTES) fail(upload, "A file may have 8 MiB; send the crop of one person.");
@@ -123,6 +126,12 @@ async function requireReadable(upload) {
 function leaveOut(upload) {
   upload.state = "skipped";
   upload.reason = "Left out: its name marks it as junk (-1).";
+}
+
+function again(upload) {
+  upload.state = "waiting";
+  upload.ready = false;
+  upload.reason = "";
 }
 
 function fail(upload, reason) {
