@@ -104,9 +104,18 @@ function options() {
   return Object.fromEntries(Object.entries(said).filter(([, value]) => value !== null && value.length !== 0));
 }
 
+function optionsInSight() {
+  try {
+    return options();
+  } catch (error) {
+    byId("filters").open = true;
+    throw error;
+  }
+}
+
 function request() {
   if (probe.length === 0) throw new Trouble("Choose, drop or paste at least one picture of the person first.");
-  const fields = options();
+  const fields = optionsInSight();
   if (!probe[0].file) return { fields, json: { crop_ids: probe.map((one) => one.cropId), ...fields } };
   if (ATTENTION.checked) fields.explain = true;
   const form = new FormData();
@@ -151,6 +160,7 @@ function show(found, asked) {
   byId("matches").replaceChildren(...found.matches.map((match) => matchCard(match, found.match_distance, searchWith)));
   byId("curl").textContent = curlOf(probe, asked.fields);
   byId("json").textContent = "";
+  byId("verdict").scrollIntoView({ block: "nearest" });
   showJson();
   showAttention();
 }
@@ -248,6 +258,7 @@ async function listCameras() {
 }
 
 function listen() {
+  byId("filters").open = matchMedia("(min-width: 62rem)").matches; // beside the result there is room for them
   byId("query").addEventListener("submit", (event) => {
     event.preventDefault();
     search();

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -44,6 +45,13 @@ class Watched:
         """Goes to a path of the service and answers the page."""
         self.page.goto(self.url + path)
         return self.page
+
+    def until(self, expression: str, seconds: float = 15) -> None:
+        """Waits for some JavaScript to be true; Playwright's own wait needs a policy that allows eval."""
+        deadline = time.monotonic() + seconds
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, f"this never was true: {expression}"
+            self.page.wait_for_timeout(20)
 
     def unexpected(self) -> list[str]:
         """The complaints, and requests to other places, that no test asked for."""

@@ -75,13 +75,14 @@ def test_from_an_empty_gallery_to_an_answer(
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_pictures_are_dropped_or_pasted(event: str, filled: Served, visit: Callable[..., Watched]) -> None:
-    page = visit(filled).page
+    watched = visit(filled)
+    page = watched.page
     hand(page, event, PROBE, OTHER)
     page.wait_for_selector(MATCHES)
     assert page.locator("#probe li").count() == 2
     assert names(page)[0] == "0004"
     page.locator("#probe button.remove").first.click()
-    page.wait_for_function("document.querySelector('#curl').textContent.split('images=').length === 2")
+    watched.until("document.querySelector('#curl').textContent.split('images=').length === 2")
 
 
 def test_filters_and_not_this_camera(filled: Served, visit: Callable[..., Watched], shoot: Callable[..., Path]) -> None:
@@ -90,17 +91,16 @@ def test_filters_and_not_this_camera(filled: Served, visit: Callable[..., Watche
     choose(page, PROBE)
     assert page.locator(f"{MATCHES} .facts").first.inner_text().count("c3") > 0
     page.click("#not-own")
-    page.wait_for_function("document.querySelector('#curl').textContent.includes('exclude_camera=c3')")
+    watched.until("document.querySelector('#curl').textContent.includes('exclude_camera=c3')")
     assert not any("c3" in text for text in page.locator(f"{MATCHES} .facts p").all_inner_texts())
     page.fill("#since", "2026-05-02T00:00")
     page.fill("#top-k", "3")
     page.press("#top-k", "Enter")
-    page.wait_for_function("document.querySelectorAll('#matches > li').length === 3")
+    watched.until("document.querySelectorAll('#matches > li').length === 3")
     assert all("c2" in text for text in page.locator(f"{MATCHES} .facts p").all_inner_texts())
-    assert "since=2026-05-02T00:00:00.000Z" in page.inner_text("#curl") or page.locator("#curl").text_content()
+    assert "since=2026-05-02T00:00:00.000Z" in page.locator("#curl").text_content()
     shoot(watched, "search-filtered")
     page.fill("#until", "2026-05-01T00:00")
-    page.click("text=Search >> nth=-1")
     page.click("#query button[type=submit]")
     assert problem(page) == "“Seen from” lies after “Seen before”; swap them."
     assert page.locator(MATCHES).count() == 3  # nothing is lost
@@ -115,7 +115,7 @@ def test_attention_over_the_probe_and_each_match(
     choose(page, PROBE)
     page.check("#attention")
     page.wait_for_selector("#probe canvas")
-    page.wait_for_function("document.querySelectorAll('#matches .lead img[src^=blob]').length === 8")
+    watched.until("document.querySelectorAll('#matches .lead img[src^=blob]').length === 8")
     shoot(watched, "search-attention-dark")
     assert watched.serious() == []
     page.uncheck("#attention")
@@ -124,27 +124,29 @@ def test_attention_over_the_probe_and_each_match(
 
 
 def test_search_again_with_this_one_and_back(filled: Served, visit: Callable[..., Watched]) -> None:
-    page = visit(filled).page
+    watched = visit(filled)
+    page = watched.page
     choose(page, PROBE)
     first = page.locator(f"{MATCHES} .again").nth(1)
     second = names(page)[1]
     first.click()
-    page.wait_for_function(f"document.querySelector('#matches h2 .identity').textContent === '{second}'")
+    watched.until(f"document.querySelector('#matches h2 .identity').textContent === '{second}'")
     assert page.locator("#verdict:focus").count() == 1
     assert page.locator("#probe li").count() == 1
     assert "--json" in page.locator("#curl").text_content()
     page.locator("#matches .thumb").first.click()
-    page.wait_for_function("document.querySelector('#matches .number').textContent === '0.000'")
+    watched.until("document.querySelector('#matches .number').textContent === '0.000'")
     page.go_back()
-    page.wait_for_function(f"document.querySelector('#probe .name').textContent.startsWith('{second}')")
+    watched.until(f"document.querySelector('#probe .name').textContent.startsWith('{second}')")
 
 
 def test_the_request_as_curl_and_the_answer_as_json(filled: Served, visit: Callable[..., Watched]) -> None:
-    page = visit(filled).page
+    watched = visit(filled)
+    page = watched.page
     choose(page, PROBE)
     page.click("text=The request as curl")
     page.click("text=The answer as JSON")
-    page.wait_for_function("document.querySelector('#json').textContent !== ''")
+    watched.until("document.querySelector('#json').textContent !== ''")
     shown = json.loads(page.inner_text("#json"))
     command = page.inner_text("#curl").replace("curl ", "curl -sf ", 1)
     done = subprocess.run(["sh", "-c", command], cwd=PROBE.parent, capture_output=True, check=True)
@@ -229,13 +231,14 @@ def test_signs_in_and_says_when_to_come_again(
 
 
 def test_by_keyboard_alone(filled: Served, visit: Callable[..., Watched]) -> None:
-    page = visit(filled).page
+    watched = visit(filled)
+    page = watched.page
     page.wait_for_selector("#try")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Enter")
     seen = []
-    for _ in range(20):
+    for _ in range(40):
         page.keyboard.press("Tab")
         seen.append(page.evaluate("document.activeElement.id"))
         if seen[-1] == "try":
@@ -250,7 +253,7 @@ def test_by_keyboard_alone(filled: Served, visit: Callable[..., Watched]) -> Non
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_function("location.hash.startsWith('#crop=')")
+    watched.until("location.hash.startsWith('#crop=')")
 
 
 @pytest.mark.parametrize(("name", "size"), [("phone", PHONE), ("wall", {"width": 3840, "height": 2160})])
