@@ -224,6 +224,7 @@ export function say(text, kind = "info") {
 export function complain(place, text) {
   place.textContent = text;
   place.hidden = text === "";
+  if (text !== "") place.scrollIntoView({ block: "nearest" });
 }
 
 // Runs work for a button: no second time at once, and problems are said in `place`, or as a message without one.

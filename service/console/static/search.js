@@ -37,6 +37,7 @@ function setProbe(next) {
   probe = next;
   byId("probe").replaceChildren(...probe.map((one) => probeItem(one, () => remove(one))));
   byId("probe").hidden = probe.length === 0;
+  byId("probe").classList.toggle("many", probe.length > 4);
   offerOwnCamera();
 }
 

@@ -124,13 +124,14 @@ async function showModel() {
   const model = await call("model");
   const file = { loaded: null, replaced: "The file on disk is another one by now; a restart takes that.", missing: "The file is gone; a restart would fail." }[model.file];
   const figures = Object.entries(model.metrics ?? {}).filter(([, value]) => typeof value === "number");
-  byId("model").append(
+  const card = [
     el("p", { class: "notice" }, el("strong", {}, "Licence: "), model.licence_notice),
     file !== null && el("p", { class: "problem" }, file),
     figures.length > 0 && el("ul", { class: "plain row figures", "aria-label": "Measured" }, figures.map(([name, value]) => el("li", {}, el("span", { class: "faint" }, named(name)), " ", el("strong", { class: "number" }, (100 * value).toFixed(1))))),
     facts(model),
     el("p", { class: "row" }, el("a", { href: address("docs") }, "The API, described"), el("a", { href: address("openapi.json") }, "openapi.json")),
-  );
+  ];
+  byId("model").append(...card.filter(Boolean));
 }
 
 function named(metric) {
