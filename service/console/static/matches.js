@@ -7,7 +7,7 @@ import { coverable } from "./probe.js";
 const VERDICTS = {
   match: ["good", "Match"],
   ambiguous: ["warn", "Ambiguous"],
-  unknown: ["bad", "Unknown"],
+  unknown: ["none", "Unknown"],
   empty_gallery: ["none", "Empty gallery"],
   none: ["none", "No verdict"],
 };

@@ -74,13 +74,17 @@ def test_from_an_empty_gallery_to_an_answer(
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
-def test_pictures_are_dropped_or_pasted(event: str, filled: Served, visit: Callable[..., Watched]) -> None:
+def test_pictures_are_dropped_or_pasted(
+    event: str, filled: Served, visit: Callable[..., Watched], shoot: Callable[..., Path]
+) -> None:
     watched = visit(filled)
     page = watched.page
     hand(page, event, PROBE, OTHER)
     page.wait_for_selector(MATCHES)
     assert page.locator("#probe li").count() == 2
     assert names(page)[0] == "0004"
+    page.wait_for_load_state("networkidle")
+    shoot(watched, "search", full_page=False)
     page.locator("#probe button.remove").first.click()
     watched.until("document.querySelector('#curl').textContent.split('images=').length === 2")
 
