@@ -85,7 +85,7 @@ function rail(camera, row, plan) {
     svg("line", { class: "rail", x1: 0, x2: plan.width, y1: y, y2: y }),
   ];
   if (plan.side && plan.span && row === 0) {
-    drawn.push(svg("text", { x: plan.slots * SLOT + 3, y: 15 }, "time not known"));
+    drawn.push(svg("text", { x: plan.slots * SLOT + 3, y: 15 }, "no time"));
   }
   return drawn;
 }
