@@ -1,7 +1,7 @@
 // Enrolment: files are dropped or chosen, listed, sent in batches, and stay listed with what became of them.
 
 import { byId, call, complain, count, el, instantOf, report, requireName, Trouble } from "./api.js";
-import { Uploads } from "./uploads.js";
+import { said, Uploads } from "./uploads.js";
 
 const COLOURS = { created: "good", updated: "good", skipped: "warn", failed: "bad" };
 const MOST_ROWS = 100;
@@ -13,6 +13,7 @@ export function startEnrolment(enrolled) {
   const uploads = new Uploads(post, () => show(uploads));
   const zone = byId("main"); // the whole page takes files
   byId("files").addEventListener("change", (event) => take(uploads, event.target));
+  byId("by-name").addEventListener("change", () => show(uploads));
   byId("enrol").addEventListener("submit", (event) => submit(event, uploads, enrolled));
   byId("retry").addEventListener("click", () => retry(uploads, enrolled));
   byId("clear-done").addEventListener("click", () => uploads.clearDone());
@@ -135,13 +136,13 @@ function showRows(uploads) {
 }
 
 function row(upload, uploads) {
-  const said = [upload.labels.identity, upload.labels.camera].filter(Boolean).join(", ");
+  const labels = upload.ready ? upload.labels : said(upload, byId("by-name").checked).labels;
   const open = ["waiting", "failed"].includes(upload.state);
   return el(
     "tr",
     {},
     el("td", { class: "file-name" }, upload.file.name),
-    el("td", {}, said),
+    el("td", {}, [labels.identity, labels.camera].filter(Boolean).join(", ")),
     el("td", {}, el("span", { class: `badge ${COLOURS[upload.state] ?? ""}` }, upload.state), " ", upload.reason),
     el("td", {}, open && remover(upload, uploads)),
   );

@@ -13,6 +13,7 @@ const ERASED_AT_ONCE = 1000;
 const grid = new Grid(byId("grid"), { more, changed: showSelection, opened });
 let question = {};
 let cursor = null;
+let lastCursor = null; // the cursor of the last page that came
 let ended = false;
 let loading = null; // aborts what is being fetched
 
@@ -20,7 +21,7 @@ let loading = null; // aborts what is being fetched
 
 function begin(filters) {
   loading?.abort();
-  [question, cursor, ended, loading] = [filters, null, false, null];
+  [question, cursor, lastCursor, ended, loading] = [filters, null, null, false, null];
   grid.clear();
   more();
 }
@@ -38,11 +39,19 @@ async function more() {
 
 function took(page) {
   loading = null;
-  cursor = page.next_cursor;
+  const known = cursor === lastCursor ? new Set(grid.crops.map((crop) => crop.crop_id)) : new Set();
+  [lastCursor, cursor] = [cursor, page.next_cursor];
   ended = cursor === null;
   complain(byId("filter-problem"), "");
-  grid.append(page.crops);
+  grid.append(page.crops.filter((crop) => !known.has(crop.crop_id)));
   showCount();
+}
+
+/** Asks for the last page again, to which enrolled crops were added; selection and place stay. */
+function goOn() {
+  if (!ended) return; // what is new comes with scrolling
+  [cursor, ended] = [lastCursor, false];
+  more();
 }
 
 function failed(error) {
@@ -240,7 +249,7 @@ async function eraseAll(ids) {
 
 startEnrolment(() => {
   showTotal();
-  if (ended) begin(question); // else what is new comes with scrolling
+  goOn();
 });
 byId("filters").addEventListener("submit", filter);
 byId("filters").addEventListener("reset", () => setTimeout(filter));

@@ -1,6 +1,6 @@
 // Review: crops without an identity, one after the other, beside those that they look like. A person decides.
 
-import { byId, call, complain, el, identityLink, picture, report, say, Trouble, when } from "./api.js";
+import { byId, call, complain, el, identityLink, picture, report, Trouble, when } from "./api.js";
 import { named } from "./crops.js";
 import { give, Named, requireNobody, ruleOut, takeBack } from "./decisions.js";
 import { verdictOf } from "./matches.js";
@@ -37,12 +37,12 @@ async function next() {
 async function show() {
   shown = null;
   complain(byId("problem"), "");
-  byId("retry").hidden = true;
+  byId("retry-box").hidden = true;
   try {
     await showTurn();
   } catch (error) {
     byId("desk").hidden = byId("end").hidden = true;
-    byId("retry").hidden = false;
+    byId("retry-box").hidden = false;
     report(error, byId("problem"));
   }
 }
@@ -171,9 +171,12 @@ async function deciding(work) {
   }
 }
 
+/** What the last decision did, where it is in nobody's way. */
+const tell = (text) => (byId("said").textContent = text);
+
 function failed(error) {
   if (error instanceof Named || error.kind === "unknown-crop") {
-    say(error.message);
+    tell(error.message);
     return next();
   }
   return report(error, byId(byId("desk").hidden ? "problem" : "decision-problem"));
@@ -184,7 +187,7 @@ function same() {
     const match = chosen();
     if (!match) throw new Trouble("Choose a candidate first, or give a new person a name.");
     const changes = match.identity === null ? await nameBoth(crop, match) : await give([crop.crop_id], match.identity);
-    await settled(changes, `This crop is ${changes[0].after.identity} now.`);
+    await settled(changes, `The last crop is ${changes[0].after.identity} now.`);
   });
 }
 
@@ -199,7 +202,7 @@ function fresh() {
   return deciding(async (crop) => {
     const name = named(byId("new-name"), "A new person");
     await requireNobody(name);
-    await settled(await give([crop.crop_id], name), `This crop is ${name}, a new person.`);
+    await settled(await give([crop.crop_id], name), `The last crop is ${name}, a new person.`);
   });
 }
 
@@ -212,7 +215,7 @@ function not() {
     const changes = await ruleOut(crop.crop_id, match.identity);
     last = { before, changes };
     state.queue[state.place] = changes[0].after;
-    say(`This crop is not ${match.identity}, and is not compared with that person any more.`, "done");
+    tell(`The crop is not ${match.identity}, and is not compared with that person any more.`);
     await show(); // the same crop, with who is left
   });
 }
@@ -221,6 +224,7 @@ function skip() {
   return deciding(async (crop) => {
     last = { before: kept(), changes: [] };
     state.skipped.push(crop);
+    tell("Skipped.");
     await next();
   });
 }
@@ -230,7 +234,7 @@ async function settled(changes, text) {
   state.decided += 1;
   const others = new Set(changes.slice(1).map(({ after }) => after.crop_id));
   state.queue = state.queue.filter((other, index) => index <= state.place || !others.has(other.crop_id));
-  say(text, "done");
+  tell(text);
   await next();
 }
 
@@ -239,7 +243,7 @@ function undo() {
     if (!last) throw new Trouble("There is nothing to undo.");
     await takeBack(last.changes);
     [state, last] = [last.before, null];
-    say("Taken back.", "done");
+    tell("Taken back.");
     await show();
   });
 }

@@ -101,17 +101,20 @@ export class Uploads {
   }
 }
 
-function prepare(upload, shared, byName) {
+/** What a file's name says: `{identity, camera}`, and whether it is junk; nothing unless names are read. */
+export function said(upload, byName) {
   const named = byName ? readMarketName(upload.file.name) : null;
-  upload.labels = { ...shared, ...labelsOf(named) };
-  upload.ready = true;
-  if (named?.junk) leaveOut(upload);
-  else if (!upload.file.size) fail(upload, "The file is empty; choose another one.");
-  else if (upload.file.size > FILE_BYTES) fail(upload, "A file may have 8 MiB; send the crop of one person.");
+  if (!named) return { labels: {}, junk: false };
+  return { labels: { identity: named.identity ?? undefined, camera: named.camera }, junk: named.junk };
 }
 
-function labelsOf(named) {
-  return named ? { identity: named.identity ?? undefined, camera: named.camera } : {};
+function prepare(upload, shared, byName) {
+  const { labels, junk } = said(upload, byName);
+  upload.labels = { ...shared, ...labels };
+  upload.ready = true;
+  if (junk) leaveOut(upload);
+  else if (!upload.file.size) fail(upload, "The file is empty; choose another one.");
+  else if (upload.file.size > FILE_BYTES) fail(upload, "A file may have 8 MiB; send the crop of one person.");
 }
 
 /** A file that was moved or changed since it was chosen would take its whole batch down. */

@@ -121,6 +121,10 @@ def test_enrolment_with_labels_from_names(
         (tmp_path / name).write_bytes(crop(number))
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     page.set_input_files("#files", [tmp_path / name for name in [*names, "broken.jpg"]])
+    assert "0007, c2" in page.locator("#upload-rows tr").first.inner_text()
+    page.uncheck("#by-name")
+    assert "0007, c2" not in page.locator("#upload-rows tr").first.inner_text()
+    page.check("#by-name")
     page.fill("#enrol-identity", "guest")
     page.fill("#enrol-camera", "gate 1")
     page.click("#send")
@@ -187,6 +191,18 @@ def test_many_files_go_in_batches_and_drops_are_taken(served: Served, visit: Cal
     opened(watched, 40)
     assert len(sizes) == 2
     assert len(crops(served, unidentified=True)) == 40
+
+
+def test_enrolling_keeps_what_is_selected(filled: Served, visit: Callable[..., Watched], tmp_path: Path) -> None:
+    page = opened(visit(filled, GALLERY), len(CROPS))
+    cells(page).nth(2).click()
+    (tmp_path / "new.png").write_bytes(crop(5))
+    page.click("summary:has-text('Enrol')")
+    page.set_input_files("#files", tmp_path / "new.png")
+    page.click("#send")
+    page.wait_for_selector(f"#shown:has-text('{len(CROPS) + 1} crops')")
+    assert page.inner_text("#selected") == "1 crop selected"
+    assert cells(page).last.inner_text().startswith("nobody yet")
 
 
 def test_select_name_move_and_delete(filled: Served, visit: Callable[..., Watched], shoot: Callable[..., Path]) -> None:

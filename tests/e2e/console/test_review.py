@@ -159,7 +159,7 @@ def test_what_somebody_else_decided_stands(served: Served, waiting: list[str], v
     page = begin(served, visit).page
     served.client.patch(f"/gallery/{waiting[0]}", json={"identity": "0006"}).raise_for_status()
     page.click("#same")
-    page.wait_for_selector("text=Somebody has named this crop 0006 meanwhile")
+    page.wait_for_selector("#said:has-text('Somebody has named this crop 0006 meanwhile')")
     at(page, 2)
     assert now(served, waiting[0])["identity"] == "0006"
 
