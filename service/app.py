@@ -21,6 +21,7 @@ from service.api.origins import OriginGuard
 from service.api.problems import install_handlers
 from service.api.runtime import Pool, Runtime
 from service.api.searching import Searches
+from service.console import pages
 from service.galleries import open_audit, open_gallery
 from service.gallery.audit import Audit
 from service.gallery.contract import AnyAudit, AnyGallery
@@ -67,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     uploads = Uploads()
     metrics = Metrics(uploads)
-    rooms = (gallery, attention, identities, erasures, query, embed, session, status, description)
+    rooms = (gallery, attention, identities, erasures, query, embed, session, status, description, pages)
     routes = [route for room in rooms for route in room.router.routes]
     app = FastAPI(
         title="Resight",

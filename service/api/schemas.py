@@ -293,6 +293,9 @@ class QueryResponse(BaseModel):
     verdict: Literal["match", "ambiguous", "unknown", "empty_gallery"] | None = Field(
         description="null when neither the model nor RESIGHT_MATCH_DISTANCE says what a match is"
     )
+    match_distance: float | None = Field(
+        description="the nearest is a match below this; null when unknown, or nothing was compared"
+    )
     matches: list[MatchOut]
     searched: int = Field(description="crops compared, after filters")
     exact: bool
@@ -304,6 +307,7 @@ class QueryResponse(BaseModel):
     def of(cls, answer: Answer, info: ModelInfo, timings_ms: dict[str, float]) -> QueryResponse:
         return cls(
             verdict=answer.verdict,
+            match_distance=answer.match_distance,
             matches=[MatchOut.of(match) for match in answer.matches],
             searched=answer.searched,
             exact=answer.exact,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 
 from service.api.auth import ADMIN, PUBLIC, QUERY
 from service.api.problems import RETRY_SECONDS, Kind, Problem, documented
@@ -90,9 +89,3 @@ async def ready(request: Request, runtime: RuntimeDep) -> ReadyResponse | ReadyT
 
 def _known(troubles: Mapping[str, str | None]) -> list[str]:
     return [trouble for trouble in troubles.values() if trouble is not None]
-
-
-@router.get("/", dependencies=[PUBLIC], include_in_schema=False)
-async def root() -> RedirectResponse:
-    """Where a browser starts."""
-    return RedirectResponse("/docs")

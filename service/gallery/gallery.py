@@ -271,7 +271,9 @@ class Gallery(Closing):
             measure = partial(self._index.measure, query)
             nearest = ranking.rank(near, measure, columns, selection.mask, selection.count, ranking_size)
             matches = matches_of(nearest, columns, one, below)
-            yield Answer(verdict_of(nearest, below, matches), matches, selection.count, near.exact)
+            verdict = verdict_of(nearest, below, matches)
+            match_distance = None if below is None else float(below)
+            yield Answer(verdict, matches, selection.count, near.exact, match_distance)
 
 
 def _is_uuid(text: str) -> bool:

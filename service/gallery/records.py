@@ -213,12 +213,16 @@ class Match:
 
 @dataclass(frozen=True)
 class Answer:
-    """The ranked identities; `searched` counts the crops compared, after filters."""
+    """The ranked identities; `searched` counts the crops compared, after filters.
+
+    `match_distance` is the one under which the nearest counts as a match, None if unknown.
+    """
 
     verdict: Verdict | None
     matches: tuple[Match, ...]
     searched: int
     exact: bool
+    match_distance: float | None = None
 
 
 @dataclass(frozen=True)

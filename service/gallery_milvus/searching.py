@@ -59,7 +59,8 @@ class Searcher:
 
         nearest = ranking.rank(compared, measure, near, None, len(near.squared), max(options.top_k, 2))
         matches = matches_of(nearest, near, options, below)
-        return Answer(verdict_of(nearest, below, matches), matches, count, complete and self._collections.exact)
+        verdict, exact = verdict_of(nearest, below, matches), complete and self._collections.exact
+        return Answer(verdict, matches, count, exact, None if below is None else float(below))
 
     def _candidates(self, which: str, count: int, strong: bool) -> int:
         """How many identities and crops without one are compared; behind filters, and past 16,384 crops, at most."""

@@ -29,7 +29,6 @@ def served(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 ANSWERS: dict[str, tuple[str, str, int]] = {
     "data": ("GET", "/gallery", 200),
     "a probe": ("GET", "/livez", 200),
-    "a redirection": ("GET", "/", 307),
     "nothing there": ("GET", "/nowhere", 404),
     "a wrong method": ("PUT", "/gallery", 405),
     "a bad parameter": ("GET", "/gallery?x=1", 422),

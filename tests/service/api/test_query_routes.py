@@ -40,7 +40,7 @@ def people(service: Served) -> Served:
 
 def test_the_answer_has_the_documented_shape(people: Served) -> None:
     body = ask(people.client, crop(2, 2), top_k=2, crops_per_identity=1)
-    assert set(body) == {"verdict", "matches", "searched", "exact", "model", "timings_ms"}
+    assert set(body) == {"verdict", "match_distance", "matches", "searched", "exact", "model", "timings_ms"}
     assert set(body["timings_ms"]) == {"parse", "decode", "queue", "inference", "search"}
     assert (body["searched"], body["exact"]) == (9, True)
     best = body["matches"][0]

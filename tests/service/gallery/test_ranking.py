@@ -375,9 +375,11 @@ def test_verdicts_of_a_gallery(opening: Opening) -> None:
         only_a = Filters(cameras=frozenset({"c1"}))
         assert gallery.query(query, QueryOptions(filters=only_a)).verdict == "match"
         near = QueryOptions(filters=only_a, max_distance=0.1)
-        assert gallery.query(query, near) == Answer("unknown", (), 1, exact=True)
+        below = gallery.query(query, QueryOptions(filters=only_a)).match_distance
+        assert below == pytest.approx(0.4)
+        assert gallery.query(query, near) == Answer("unknown", (), 1, True, below)
         later = Filters(since=START + timedelta(days=1))
-        assert gallery.query(query, QueryOptions(filters=later)) == Answer("unknown", (), 0, exact=True)
+        assert gallery.query(query, QueryOptions(filters=later)) == Answer("unknown", (), 0, True, below)
 
 
 @pytest.mark.parametrize("towards", [0.0, 1.0])
