@@ -17,7 +17,7 @@ import pytest
 
 from service.cli import bulk, connecting
 from service.cli.bulk import Outcome
-from service.cli.sources import Item
+from service.cli.items import Item
 from service.client import DEFAULT_URL, Resight
 from service.client.answers import Crop
 from tests.drawn_crops import crop
