@@ -173,7 +173,7 @@ def milvus(settings: Settings, model_sha256: str | None) -> Check:
         finally:
             server.close()
     except GalleryError as error:
-        return Check("milvus", State.FAIL, str(error), f"Start Milvus at {address.host}:{address.port}.")
+        return Check("milvus", State.FAIL, str(error), f"Milvus must answer at {address.host}:{address.port}.")
     except Exception as error:  # what Milvus refuses comes as it is
         return Check("milvus", State.FAIL, str(error), "Look at RESIGHT_MILVUS_TOKEN_FILE and at Milvus's log.")
     if owner is None:

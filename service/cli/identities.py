@@ -106,6 +106,7 @@ def merge(
         moved = 0
         for one in others:
             moved += client.rename(one, into).moved
+            say(f"{one} is {into} now")  # for good, also when the next one cannot be merged
     with printing():
         said = f"{moved:,} crops of {', '.join(others)} are {into}'s now"
         typer.echo(json.dumps({"identity": into, "merged": others, "moved": moved}) if as_json else said)

@@ -12,12 +12,17 @@ from service.cli.items import Item, Layout, Source, SourceError
 CSV_COLUMNS = ("path", "identity", "camera", "captured_at", "track")
 
 
-def read_table(table: Path, identity: str | None, camera: str | None) -> Source:
-    """Rows of CSV_COLUMNS in their order; paths are relative to the table; an empty field means unknown."""
+def read_table(table: Path, identity: str | None, camera: str | None, *, growing: bool = False) -> Source:
+    """Rows of CSV_COLUMNS in their order; paths are relative to the table; an empty field means unknown.
+
+    Of a table that is `growing`, a last line without an end is not there yet. Raises SourceError.
+    """
     try:
         text = table.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{table} cannot be read as a UTF-8 table: {error}") from error
+    if growing:
+        text = text[: text.rfind("\n") + 1]
     header = text.partition("\n")[0]
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if ";" in header else ",", strict=True)
     columns = rows.fieldnames or ()

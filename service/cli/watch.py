@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 MANY = 200  # pictures at once for which progress is shown
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds until an absent service is tried again
 ASKING = 3  # requests in flight about what the gallery knows
+SHARE = 4  # times a look that is rested after it, in a folder that takes long to look at
+PORTION = 512  # pictures asked for and enrolled at once: Ctrl-C waits for no more
+KNOWN = "known"
+WORDS = {KNOWN: "in the gallery already"}
 STATUSES = ("created", "duplicate", "updated", "failed")
 
 
@@ -87,7 +91,7 @@ class _Watch:
                 began = time.monotonic()
                 try:
                     self._once()
-                    pause, rest = FIRST_PAUSE, max(every, time.monotonic() - began)
+                    pause, rest = FIRST_PAUSE, max(every, SHARE * (time.monotonic() - began))
                     self._say_once(None)
                 except Unseen as error:
                     self._say_once(f"{error}; looking again.")
@@ -108,25 +112,30 @@ class _Watch:
 
     def _once(self) -> None:
         """One look, and what it found is enrolled. Raises Unseen, ResightError, OutputError."""
-        from service.cli.bulk import enrol_all
         from service.cli.terminal import console, progress
 
-        seen = self._new(self._watcher.look(time.monotonic()))
+        seen = self._watcher.look(time.monotonic())
         if not seen:
             return
-        by_item = {id(one.item): one for one in seen}
-        counts: Counter[str] = Counter()
-        out = console(stderr=True)
-        with progress(out, len(seen)) if len(seen) >= MANY else nullcontext(_unshown) as advance:
-            for outcomes in enrol_all(self._client, [one.item for one in seen]):
-                for outcome in outcomes:
-                    self._watcher.done(by_item[id(outcome.item)])
-                    counts[outcome.status] += 1
-                    self._tally[outcome.status] += 1
-                self._print(outcomes)
-                advance(len(outcomes))
-        said = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])
+        before = self._tally.copy()
+        with progress(console(stderr=True), len(seen)) if len(seen) >= MANY else nullcontext(_unshown) as advance:
+            for start in range(0, len(seen), PORTION):
+                portion = seen[start : start + PORTION]
+                self._enrol(self._new(portion))
+                advance(len(portion))
+        counts = self._tally - before
+        said = ", ".join(f"{counts[status]:,} {WORDS.get(status, status)}" for status in counts)
         say(f"{datetime.now():%H:%M:%S} {said}")
+
+    def _enrol(self, seen: Sequence[Seen]) -> None:
+        from service.cli.bulk import enrol_all
+
+        by_item = {id(one.item): one for one in seen}
+        for outcomes in enrol_all(self._client, [one.item for one in seen]):
+            for outcome in outcomes:
+                self._watcher.done(by_item[id(outcome.item)])
+                self._tally[outcome.status] += 1
+            self._print(outcomes)
 
     def _new(self, seen: Sequence[Seen]) -> list[Seen]:
         """What the gallery may not have: of pictures older than this run, it is asked for each."""
@@ -134,13 +143,11 @@ class _Watch:
         known: set[str] = set()
         if old:
             with ThreadPoolExecutor(ASKING) as threads:
-                for one, there in zip(old, threads.map(partial(_known, self._client), old), strict=True):
-                    if there:
-                        known.add(one.place)
-                        self._watcher.done(one)
-            self._tally["known"] += len(known)
-            if known:
-                say(f"{datetime.now():%H:%M:%S} {len(known):,} are in the gallery already")
+                found = list(threads.map(partial(_known, self._client), old))
+            for one in (one for one, there in zip(old, found, strict=True) if there):
+                known.add(one.place)
+                self._watcher.done(one)
+            self._tally[KNOWN] += len(known)
         return [one for one in seen if one.place not in known]
 
     def _print(self, outcomes: Sequence[Outcome]) -> None:
@@ -162,7 +169,7 @@ class _Watch:
         counts = ", ".join(f"{self._tally[status]:,} {status}" for status in STATUSES)
         left = f"; {self._watcher.waiting:,} not enrolled yet" if self._watcher.waiting else ""
         junk = f", {self._watcher.junk:,} passed over by their names" if self._watcher.junk else ""
-        line = f"{how}: {counts}, {self._tally['known']:,} in the gallery before{junk}{left}"
+        line = f"{how}: {counts}, {self._tally[KNOWN]:,} in the gallery before{junk}{left}"
         if self._as_json or how != "Stopped":
             say(line)
         else:

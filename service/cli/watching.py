@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from service.cli.files import file_on_disk, is_image
+from service.cli.files import IMAGE_SUFFIXES, file_on_disk
 from service.cli.items import Item, Layout, SourceError
 from service.cli.sources import label_alone
 from service.cli.tables import read_table
 
 SETTLED_SECONDS = 1.0  # size and time of change are the same for so long: whoever wrote the file is done
+SUFFIXES = tuple(IMAGE_SUFFIXES)
 
 Stamp = tuple[int, int, int]  # inode, size, time of change in nanoseconds: another one is another picture
 
@@ -52,6 +53,7 @@ class Watcher:
         self._settled = settled
         self._growing: dict[str, tuple[Stamp, float]] = {}
         self._done: dict[str, Stamp] = {}
+        self._table: tuple[Stamp | None, float] = (None, 0.0)
 
     def look(self, now: float) -> list[Seen]:
         """The pictures that are complete and not yet `done`, in the order of their names; `now` never runs back.
@@ -61,7 +63,7 @@ class Watcher:
         present: dict[str, Seen] = {}
         growing: dict[str, tuple[Stamp, float]] = {}
         found = set()
-        for place, stamp, labelled in self._listed():
+        for place, stamp, labelled in self._listed(now):
             found.add(place)
             if self._done.get(place) == stamp:
                 continue
@@ -78,7 +80,8 @@ class Watcher:
             else:
                 present[place] = Seen(place, stamp, item)
         self._growing = growing
-        self._done = {place: stamp for place, stamp in self._done.items() if place in found}
+        for place in self._done.keys() - found:
+            del self._done[place]
         return [present[place] for place in sorted(present)]
 
     def done(self, seen: Seen) -> None:
@@ -91,28 +94,34 @@ class Watcher:
         """Pictures that were there at the last look and are not done."""
         return len(self._growing)
 
-    def _listed(self) -> Iterator[tuple[str, Stamp, Callable[[], Item | None]]]:
+    def _listed(self, now: float) -> Iterator[tuple[str, Stamp, Callable[[], Item | None]]]:
         if self._watched.suffix.lower() == ".csv":
-            yield from self._rows()
+            yield from self._rows(now)
             return
         if not os.access(self._watched, os.R_OK | os.X_OK):
             raise Unseen(f"{self._watched} cannot be read now")
         for root, folders, names in os.walk(self._watched):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            for name in names:
-                path = Path(root, name)
-                below = PurePosixPath(path.relative_to(self._watched).as_posix())
-                stamp = _stamp(path) if is_image(below) else None
+            folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+            below = os.path.relpath(root, self._watched)
+            for name in names:  # strings, not paths: there may be a hundred thousand, at every look
+                if name.startswith(".") or not name.lower().endswith(SUFFIXES):
+                    continue
+                path = os.path.join(root, name)
+                stamp = _stamp(path)
                 if stamp is not None:
-                    yield str(below), stamp, partial(self._labelled, path, below)
+                    place = name if below == "." else f"{below}/{name}"
+                    yield place, stamp, partial(self._labelled, path, place)
 
-    def _labelled(self, path: Path, below: PurePosixPath) -> Item | None:
-        return label_alone(file_on_disk(path, below), self._layout, *self._given)
+    def _labelled(self, path: str, place: str) -> Item | None:
+        return label_alone(file_on_disk(Path(path), PurePosixPath(place)), self._layout, *self._given)
 
-    def _rows(self) -> Iterator[tuple[str, Stamp, Callable[[], Item | None]]]:
-        """The rows whose files are there. A line that is being written is no reason to give up: it is read again."""
+    def _rows(self, now: float) -> Iterator[tuple[str, Stamp, Callable[[], Item | None]]]:
+        """The rows whose files are there; the last line only when it has an end, or has stayed as it is."""
+        stamp = _stamp(self._watched)
+        if stamp != self._table[0]:
+            self._table = stamp, now
         try:
-            source = read_table(self._watched, *self._given)
+            source = read_table(self._watched, *self._given, growing=now - self._table[1] < self._settled)
         except SourceError as error:
             raise Unseen(str(error)) from error
         for item in source.items:
@@ -130,10 +139,10 @@ def _itself(item: Item) -> Item:
     return item
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _stamp(path: str | Path) -> Stamp | None:
     """None where there is no file, or nothing in it yet."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except (OSError, ValueError):
         return None
     return (found.st_ino, found.st_size, found.st_mtime_ns) if found.st_size else None

@@ -100,9 +100,15 @@ def test_rows_of_a_table_wait_for_their_pictures(tmp_path: Path) -> None:
     assert seen(watcher, 0) == [("a.jpg", "anna", "c1")]
     (tmp_path / "b.jpg").write_bytes(b"1")
     assert seen(watcher, 1) == [("b.jpg", "ben", "c2")]
+    table.write_text("path,identity,camera\na.jpg,anna,c1\nb.jpg,ben,c2\nc.jpg,an")  # a line that is being written
+    (tmp_path / "c.jpg").write_bytes(b"1")
+    slow = Watcher(table)
+    assert seen(slow, 2) == []
+    assert [found[0] for found in seen(slow, 3)] == ["a.jpg", "b.jpg"]
+    assert seen(slow, 4) == [("c.jpg", "an", None)]  # it has stayed so: it is the last line
     table.write_text("paht\n")
     with pytest.raises(Unseen, match="has unknown columns"):
-        watcher.look(2)
+        watcher.look(5)
 
 
 def test_a_folder_that_goes_away_is_no_end(tmp_path: Path) -> None:
@@ -182,7 +188,7 @@ def test_dropped_crops_are_enrolled_and_what_is_corrected_stays(service: Served,
     with Resight(service.url) as client:
         client.correct(crop_id_of(crop(1)), identity="corrected")
     with watching(folder, "--url", service.url, "--json") as again:
-        until(lambda: "2 are in the gallery already" in again.said, 60)
+        until(lambda: "2 in the gallery already" in again.said, 60)
         (folder / "3.png").write_bytes(crop(3))
         until(lambda: len(ids(service.url)) == 3, 60)
         until(lambda: "1 created" in again.said, 60)
