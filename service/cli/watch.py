@@ -88,10 +88,8 @@ class _Watch:
         pause = FIRST_PAUSE
         try:
             while True:
-                began = time.monotonic()
                 try:
-                    self._once()
-                    pause, rest = FIRST_PAUSE, max(every, SHARE * (time.monotonic() - began))
+                    pause, rest = FIRST_PAUSE, max(every, SHARE * self._once())
                     self._say_once(None)
                 except Unseen as error:
                     self._say_once(f"{error}; looking again.")
@@ -100,7 +98,7 @@ class _Watch:
                     if not _passes(error):
                         self._end("Broken off")
                         stop(explained(error, self._client.base_url), SOME_FAILED if error.status else NOT_POSSIBLE)
-                    self._say_once(f"{explained(error, self._client.base_url)} Trying again until it does.")
+                    self._say_once(f"{explained(error, self._client.base_url)} Trying again.")
                     rest, pause = pause, min(2 * pause, LONGEST_PAUSE)
                 time.sleep(rest)
         except KeyboardInterrupt:
@@ -110,13 +108,18 @@ class _Watch:
             self._end("Broken off")
             stop(unwritable(error), SOME_FAILED)
 
-    def _once(self) -> None:
-        """One look, and what it found is enrolled. Raises Unseen, ResightError, OutputError."""
+    def _once(self) -> float:
+        """One look, and what it found is enrolled; how many seconds the look took.
+
+        Raises Unseen, ResightError, OutputError.
+        """
         from service.cli.terminal import console, progress
 
-        seen = self._watcher.look(time.monotonic())
+        began = time.monotonic()
+        seen = self._watcher.look(began)
+        took = time.monotonic() - began
         if not seen:
-            return
+            return took
         before = self._tally.copy()
         with progress(console(stderr=True), len(seen)) if len(seen) >= MANY else nullcontext(_unshown) as advance:
             for start in range(0, len(seen), PORTION):
@@ -126,6 +129,7 @@ class _Watch:
         counts = self._tally - before
         said = ", ".join(f"{counts[status]:,} {WORDS.get(status, status)}" for status in counts)
         say(f"{datetime.now():%H:%M:%S} {said}")
+        return took
 
     def _enrol(self, seen: Sequence[Seen]) -> None:
         from service.cli.bulk import enrol_all
