@@ -45,7 +45,13 @@ def open_milvus(
     if settings.pictures is not None and settings.s3_credentials_file is not None:
         pictures = S3Pictures(Place.parse(settings.pictures), settings.s3_endpoint, settings.s3_credentials_file)
     return MilvusGallery.open(
-        address, model, curve, settings.match_distance, index=settings.index, token=_token(settings), pictures=pictures
+        address,
+        model,
+        curve,
+        settings.match_distance,
+        index=settings.index,
+        token=milvus_token(settings),
+        pictures=pictures,
     )
 
 
@@ -54,7 +60,7 @@ def open_existing(settings: Settings) -> MilvusGallery:
     address = settings.milvus_address
     if address is None:
         raise GalleryUnavailable(f"{settings.gallery} is not in Milvus.")
-    server = Server(address, _token(settings))
+    server = Server(address, milvus_token(settings))
     try:
         model = model_of(server, address.collection)
     finally:
@@ -71,7 +77,8 @@ def open_audit(settings: Settings, gallery: AnyGallery) -> AnyAudit:
     return Audit.open(settings.gallery_folder)
 
 
-def _token(settings: Settings) -> str:
+def milvus_token(settings: Settings) -> str:
+    """What Milvus asks for, read from its file; empty where there is none. Raises GalleryUnavailable."""
     path = settings.milvus_token_file
     if path is None:
         return ""

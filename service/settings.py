@@ -17,7 +17,7 @@ from service.gallery_milvus.address import SCHEME, Address
 from service.gallery_milvus.s3 import DEFAULT_ENDPOINT, Place
 
 PREFIX = "RESIGHT_"
-OF_CLIENTS = frozenset({"api_key"})  # variables of the command line and of the client that are no settings
+OF_CLIENTS = frozenset({"api_key", "url"})  # variables of the command line and of the client that are no settings
 SQLITE_SCHEME = "sqlite:///"
 MOST_THREADS = 1024
 SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_\w+")  # of a Kubernetes Service named resight

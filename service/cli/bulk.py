@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 
-from service.cli.sources import Item, SourceError
+from service.cli.items import Item, SourceError
 from service.client import Resight
 from service.client.answers import Enrolled, ResightError
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.cli.items import Item, SourceError
 from service.cli.messages import say, stop
-from service.cli.sources import Item, SourceError, open_sources
+from service.cli.sources import open_sources
 
 if TYPE_CHECKING:
     from service.jobs.calibrate import Calibration

@@ -13,11 +13,15 @@ from service.cli.messages import NOT_POSSIBLE, SOME_FAILED, stop
 
 if TYPE_CHECKING:
     from service.client import Resight
+    from service.client.answers import ResightError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 UNAUTHORIZED = 401
 
-Url = Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")]
+URL_VARIABLE = "RESIGHT_URL"
+Url = Annotated[
+    str, typer.Option("--url", metavar="URL", envvar=URL_VARIABLE, help="Where the service listens.", show_envvar=True)
+]
 KeyFile = Annotated[
     Path | None,
     typer.Option("--key-file", metavar="FILE", help="A file with your API key; RESIGHT_API_KEY may hold it instead."),
@@ -27,27 +31,42 @@ KeyFile = Annotated[
 @contextmanager
 def service(url: str, key_file: Path | None, retries: int = 2) -> Iterator[Resight]:
     """A client of the service at `url`; ends the command with one line when it cannot be used."""
-    from service.client import Resight
     from service.client.answers import NotResight, ResightError, Unreachable
 
-    key = _key(key_file)
-    try:
-        client = Resight(url, key=key, retries=retries)
-    except ValueError as error:
-        stop(f"--url: {error}.")
+    client = client_at(url, key_file, retries)
     try:
         with client:
             readiness = client.ready()  # asked once: nothing is waited for where nothing listens
             if not readiness.ready:
                 stop(f"The service at {url} is not ready: {readiness.reason}")
             yield client
-    except Unreachable:
-        stop(f"Nothing answers at {url}: start the service with `resight serve` or name it with --url.")
-    except NotResight:
-        stop(f"{url} answers, but it is not a Resight service.")
+    except (Unreachable, NotResight) as error:
+        stop(explained(error, url))
     except ResightError as error:
-        hint = " Set RESIGHT_API_KEY, or say --key-file." if error.status == UNAUTHORIZED else ""
-        stop(f"{error}{hint}", SOME_FAILED if error.status else NOT_POSSIBLE)
+        stop(explained(error, url), SOME_FAILED if error.status else NOT_POSSIBLE)
+
+
+def client_at(url: str, key_file: Path | None, retries: int = 2) -> Resight:
+    """A client that has not asked anything yet; ends the command where there can be no service, or no key."""
+    from service.client import Resight
+
+    key = _key(key_file)
+    try:
+        return Resight(url, key=key, retries=retries)
+    except ValueError as error:
+        stop(f"--url: {error}.")
+
+
+def explained(error: ResightError, url: str) -> str:
+    """Why the service cannot be used, and what to do."""
+    from service.client.answers import NotResight, Unreachable
+
+    if isinstance(error, Unreachable):
+        return f"Nothing answers at {url}: start the service with `resight serve` or name it with --url."
+    if isinstance(error, NotResight):
+        return f"{url} answers, but it is not a Resight service."
+    hint = " Set RESIGHT_API_KEY, or say --key-file." if error.status == UNAUTHORIZED else ""
+    return f"{error}{hint}"
 
 
 def _key(file: Path | None) -> str | None:

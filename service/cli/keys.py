@@ -56,7 +56,8 @@ def show(
     file: KeyFile, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False
 ) -> None:
     """Show who has which key; the keys themselves are nowhere."""
-    from service.cli.terminal import console, key_table
+    from service.cli.tabular import key_table
+    from service.cli.terminal import console
 
     try:
         keys = read_keys(file)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.cli.messages import printing, refusals, say, stop
+from service.cli.options import Json
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -19,6 +22,7 @@ def maintain(
     ] = None,
     retention_days: Annotated[int | None, typer.Option(help="As for serve. [default: RESIGHT_RETENTION_DAYS]")] = None,
     confirm: Annotated[bool, typer.Option("--confirm", help="Let the service erase what is too old now.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show how many crops are past their retention; with --confirm, let go of them.
 
@@ -50,6 +54,9 @@ def maintain(
     except GalleryError as error:
         stop(str(error))
     with printing():
+        if as_json:
+            typer.echo(json.dumps(asdict(found) | {"too_many": found.too_many, "confirmed": confirm}, default=str))
+            return
         typer.echo(f"{found.old} of {found.crops} crops were enrolled before {found.before:%Y-%m-%d %H:%M} UTC.")
         if confirm:
             typer.echo("The service erases them within two minutes, or when it next runs.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from service.cli.messages import INTERRUPTED, SOME_FAILED, printing, say, stop
+from service.cli.options import Json
 
 EXAMPLES = Path("examples/crops")
 
@@ -18,7 +21,8 @@ def optimize(
     crops: Annotated[
         Path, typer.Option(help="A folder with crops of people, on which the two files are compared.")
     ] = EXAMPLES,
-    threads: Annotated[int | None, typer.Option(help="Threads of inference. [default: all cores]")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of inference. [default: all cores]", min=1)] = None,
+    as_json: Json = False,
 ) -> None:
     """Derive the fp16 file that a GPU runs from an int8 or fp32 one, and check that it embeds alike.
 
@@ -41,14 +45,15 @@ def optimize(
         stop(str(error))
     except KeyboardInterrupt:
         stop("Stopped: nothing was written.", INTERRUPTED)
+    lines = [
+        f"{found.crops:,} crops: cosine {found.cosine_median:.4f} at the median, {found.cosine_least:.4f} at least"
+        f" ({found.needed_cosine:g} needed); the nearest crop is the same for {found.nearest:.1%}"
+        f" ({found.needed_nearest:.0%} needed)"
+    ]
+    if found.passed:
+        lines.append(f"passed: {output} is {derived.info.name} (sha256 {derived.info.sha256[:12]}…) in fp16")
     with printing():
-        typer.echo(
-            f"{found.crops:,} crops: cosine {found.cosine_median:.4f} at the median, {found.cosine_least:.4f} at least"
-            f" ({found.needed_cosine:g} needed); the nearest crop is the same for {found.nearest:.1%}"
-            f" ({found.needed_nearest:.0%} needed)"
-        )
-        if found.passed:
-            typer.echo(f"passed: {output} is {derived.info.name} (sha256 {derived.info.sha256[:12]}…) in fp16")
+        typer.echo(json.dumps(asdict(found) | {"passed": found.passed}) if as_json else "\n".join(lines))
     if not found.passed:
         say(f"failed: {output} was not written.")
         raise typer.Exit(SOME_FAILED)

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
@@ -19,11 +19,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
-from service.client.answers import Match, Ranking, ServedModel
-from service.keys import Key
+from service.client.answers import Ranking, ServedModel
 
 PIPE_WIDTH = 200  # columns where there is no terminal to ask: nothing that a program reads is cut short
 PLAIN_LINES = 20  # at most so many progress lines in a run without a terminal
@@ -130,39 +128,6 @@ def verdict(ranking: Ranking) -> str:
             return "no verdict: the model carries no measured error rates; RESIGHT_MATCH_DISTANCE sets a distance"
         case other:
             return other
-
-
-def ranking_table(ranking: Ranking, names: Mapping[str, str]) -> Table:
-    """One row an identity; `names` says what to call a crop_id, where it says so."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("rank", "identity", "distance", "similarity", "camera", "support", "crop"):
-        right = heading in ("rank", "distance", "similarity", "support")
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for match in ranking.matches:
-        table.add_row(*_row(match, names))
-    return table
-
-
-def _row(match: Match, names: Mapping[str, str]) -> tuple[str, ...]:
-    return (
-        str(match.rank),
-        match.identity or "-",
-        f"{match.distance:.4f}",
-        f"{match.similarity:.4f}",
-        match.camera or "-",
-        "-" if match.support is None else str(match.support),
-        names.get(match.crop_id, match.crop_id),
-    )
-
-
-def key_table(keys: Sequence[Key]) -> Table:
-    """One row a key."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("name", "scope", "created"):
-        table.add_column(heading, overflow="fold")
-    for key in keys:
-        table.add_row(key.name, key.scope, key.created)
-    return table
 
 
 def footer(ranking: Ranking) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.sources import SourceError, open_sources
+from service.cli.items import SourceError
+from service.cli.sources import open_sources
 from tests.training.data.drawing import write_pictures
 from training.data.dataset import DataError
 from training.data.reading import read

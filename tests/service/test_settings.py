@@ -107,6 +107,11 @@ def test_the_key_of_the_command_line_is_no_setting(monkeypatch: pytest.MonkeyPat
     assert "rsk_0" not in repr(Settings())
 
 
+def test_the_address_of_the_command_line_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIGHT_URL", "http://127.0.0.1:9000")
+    assert Settings() == Settings(port=8000)
+
+
 def test_a_gallery_in_milvus_keeps_pictures_where_there_is_a_place_for_them() -> None:
     gallery, keys = "milvus://host/people", Path("s3.json")
     assert Settings(gallery=gallery).gallery == "milvus://host:19530/people"

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from service.cli.bulk import BATCH_BYTES, BATCH_IMAGES, Outcome, batches, enrol_all, enrol_batch
-from service.cli.sources import Item, SourceError
+from service.cli.items import Item, SourceError
 from service.client import Resight
 from service.client.answers import ResightError
 from tests.drawn_crops import crop

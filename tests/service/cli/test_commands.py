@@ -11,13 +11,15 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from service.cli import bulk, connecting
 from service.cli.bulk import Outcome
-from service.cli.sources import Item
+from service.cli.commands import command_line
+from service.cli.items import Item
 from service.client import DEFAULT_URL, Resight
 from service.client.answers import Crop
 from tests.drawn_crops import crop
@@ -255,6 +257,18 @@ def test_help_is_a_page_and_loads_nothing_heavy() -> None:
     code = f"import sys, service.cli.commands as cli; cli.command_line(); print(sorted({heavy} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert loaded.stdout == "[]\n"
+
+
+def test_the_release_is_shown() -> None:
+    result = resight("--version")
+    assert (result.exit_code, result.stdout) == (0, f"resight {version('resight')}\n")
+
+
+def test_every_command_stands_on_the_page() -> None:
+    page = resight("--help").stdout
+    for name in command_line().registered_commands:
+        assert re.search(rf"^│ {name.name} ", page, re.MULTILINE), name.name
+    assert {"keys", "identities"} <= set(page.split())
 
 
 def test_the_default_url_is_the_client_s() -> None:

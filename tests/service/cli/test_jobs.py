@@ -154,3 +154,19 @@ def test_compact(settings: Settings) -> None:
     assert done.stdout.endswith(" MB now\n")
     with serve(settings):
         assert "in use by another process" in resight("compact", "--gallery", settings.gallery, code=2).stderr
+
+
+def test_every_job_answers_programs_in_json(settings: Settings, tmp_path: Path) -> None:
+    gallery = ["--gallery", settings.gallery, "--json"]
+    made = json.loads(resight("backup", tmp_path / "backup", *gallery).stdout)
+    assert made["counts"] == {"crops": 24, "identities": 12, "pictures": 24}
+    other = ["--gallery", f"sqlite:///{tmp_path / 'other'}", "--json"]
+    assert json.loads(resight("restore", tmp_path / "backup", *other).stdout)["counts"]["crops"] == 24
+    assert json.loads(resight("export", tmp_path / "crops.tar", *gallery).stdout) == {"crops": 24, "without_picture": 0}
+    third: list[str | Path] = ["--gallery", f"sqlite:///{tmp_path / 'third'}", "--model", settings.model, "--json"]
+    imported = json.loads(resight("import", tmp_path / "crops.tar", *third).stdout)
+    assert imported == {"created": 24, "known": 0, "left_out": []}
+    assert json.loads(resight("compact", *gallery).stdout)["before"] > 0
+    assert not json.loads(resight("reembed", "--model", settings.model, *gallery).stdout)["needed"]
+    past = json.loads(resight("maintain", "--retention-days", "7", *gallery).stdout)
+    assert (past["old"], past["crops"], past["too_many"], past["confirmed"]) == (0, 24, False, False)

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli import commands as cli
+from service.cli.serve import serve as serve_command
 from service.client import Resight
 from service.settings import Settings
 from tests.service.cli.running import RESIGHT, resight
@@ -20,7 +21,7 @@ def test_serve_has_an_option_for_every_setting() -> None:
     page = CliRunner(env={"COLUMNS": "200"}).invoke(cli.command_line(), ["serve", "--help"]).stdout
     options = set(re.findall(r"--([a-z0-9-]+)", page)) - {"help"}
     assert {name.replace("_", "-") for name in Settings.model_fields} <= options
-    offered = set(cli.serve.__annotations__) - {"return"}
+    offered = set(serve_command.__annotations__) - {"return"}
     assert offered == set(Settings.model_fields)
     for name, field in Settings.model_fields.items():
         if field.default not in (None, False):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.sources import MAX_FILE_BYTES, Item, Layout, Source, SourceError, open_sources
+from service.cli.items import MAX_FILE_BYTES, Item, Layout, Source, SourceError
+from service.cli.sources import open_sources
 
 MARKET = {
     "0002_c1s1_000451_03.jpg": b"a",
@@ -165,7 +166,22 @@ def test_single_images_make_one_source_after_the_others(tmp_path: Path) -> None:
 def test_labels_given_win_over_the_name_of_a_single_image(tmp_path: Path) -> None:
     path = write(tmp_path, {"0002_c1s1_000451_03.jpg": b"1"}) / "0002_c1s1_000451_03.jpg"
     assert labels(one(path)) == [(path.name, "0002", "c1")]
-    assert labels(one(path, camera="c9")) == [(path.name, None, "c9")]
+    assert labels(one(path, camera="c9")) == [(path.name, "0002", "c9")]
+    assert labels(one(path, identity="anna")) == [(path.name, "anna", "c1")]
+    assert labels(one(path, Layout.FILES, camera="c9")) == [(path.name, None, "c9")]
+
+
+def test_single_images_are_each_labelled_by_their_own_names(tmp_path: Path) -> None:
+    names = ["0002_c1s1_000451_03.jpg", "anna.jpg", "ben.jpg", "-1_c1s1_000401_03.jpg", "0000_c2s1_000151_01.jpg"]
+    write(tmp_path, dict.fromkeys(names, b"1"))
+    with open_sources([tmp_path / name for name in names]) as [source]:
+        assert labels(source) == [
+            (names[0], "0002", "c1"),
+            (names[1], None, None),
+            (names[2], None, None),
+            (names[4], None, "c2"),
+        ]
+        assert (source.layout, source.junk, source.distractors) == (Layout.MARKET1501, 1, 1)
 
 
 @pytest.mark.parametrize(("identity", "camera"), [("7", None), (None, "c7")])
