@@ -21,7 +21,7 @@ def optimize(
     crops: Annotated[
         Path, typer.Option(help="A folder with crops of people, on which the two files are compared.")
     ] = EXAMPLES,
-    threads: Annotated[int | None, typer.Option(help="Threads of inference. [default: all cores]", min=1)] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of inference. [default: all cores]")] = None,
     as_json: Json = False,
 ) -> None:
     """Derive the fp16 file that a GPU runs from an int8 or fp32 one, and check that it embeds alike.

@@ -12,48 +12,10 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why something was refused (RFC 9457).
-
-    `type` is stable and for programs, `detail` is for a person; `index` is the position of the bad image, None
-    for the whole request; `instance` is the request's id in the service's log; `reasons` say why it is not ready.
-    """
-
-    type: str
-    title: str
-    status: int | None
-    detail: str
-    index: int | None = None
-    instance: str | None = None
-    reasons: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return " ".join([self.detail or self.title, *self.reasons])
-
-
-class ResightError(Exception):
-    """A request that was not answered as asked; `problem` says why, in the service's words where it spoke."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(str(problem))
-        self.problem = problem
-
-    @property
-    def status(self) -> int | None:
-        """The HTTP status, None when there was no answer at all."""
-        return self.problem.status
-
-
-class Unreachable(ResightError):
-    """Nothing answers at the URL, or the connection broke."""
-
-
-class NotResight(ResightError):
-    """Something answers at the URL, and not as Resight does."""
+from service.client.failures import Json, Problem, json_object, problem_of, read_problem
+from service.client.failures import NotResight as NotResight
+from service.client.failures import ResightError as ResightError
+from service.client.failures import Unreachable as Unreachable
 
 
 @dataclass(frozen=True)
@@ -175,41 +137,9 @@ class Readiness:
     details: Mapping[str, Any]
 
 
-def read_problem(answer: Json) -> Problem:
-    """A problem of the service; what it left out is filled with RFC 9457's defaults."""
-    status, index, instance = answer.get("status"), answer.get("index"), answer.get("instance")
-    return Problem(
-        type=str(answer.get("type", "about:blank")),
-        title=str(answer.get("title", "")),
-        status=status if isinstance(status, int) else None,
-        detail=str(answer.get("detail", "")),
-        index=index if isinstance(index, int) else None,
-        instance=instance if isinstance(instance, str) else None,
-        reasons=tuple(map(str, answer.get("reasons") or ())),
-    )
-
-
-def problem_of(response: httpx.Response) -> Problem:
-    """The problem in an error response; one made from its status line when something else answered (a proxy)."""
-    answer = _object(response)
-    if "title" in answer:
-        return read_problem({"status": response.status_code, **answer})
-    title = response.reason_phrase or "error"
-    return Problem("about:blank", title, response.status_code, f"{response.status_code} {title}")
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    """The JSON object of a response; empty when it is none."""
-    try:
-        answer = response.json()
-    except (ValueError, RecursionError):
-        answer = None
-    return answer if isinstance(answer, dict) else {}
-
-
 def read_enrolment(response: httpx.Response) -> Enrolment:
     answer = response.json()
-    return Enrolment(tuple(_enrolled(result) for result in answer["results"]), _model(answer["model"]))
+    return Enrolment(tuple(_enrolled(result) for result in answer["results"]), read_model_name(answer["model"]))
 
 
 def read_ranking(response: httpx.Response) -> Ranking:
@@ -219,7 +149,7 @@ def read_ranking(response: httpx.Response) -> Ranking:
         matches=tuple(_match(match) for match in answer["matches"]),
         searched=answer["searched"],
         exact=answer["exact"],
-        model=_model(answer["model"]),
+        model=read_model_name(answer["model"]),
         timings_ms=answer.get("timings_ms", {}),
         attention=_attention(answer["attention"]) if "attention" in answer else None,
     )
@@ -249,6 +179,13 @@ def read_image(response: httpx.Response) -> bytes:
     return response.content
 
 
+def read_attention_map(response: httpx.Response) -> bytes:
+    """The PNG file as it came."""
+    if response.headers.get("Content-Type") != "image/png":
+        raise ValueError("no picture")
+    return response.content
+
+
 def read_model(response: httpx.Response) -> ServedModel:
     answer = response.json()
     return ServedModel(answer["name"], answer["sha256"], answer["licence_notice"], answer)
@@ -258,10 +195,10 @@ def read_readiness(response: httpx.Response) -> Readiness:
     """From 200 and from 503 alike: both are answers to this question, the latter also from a proxy."""
     if response.status_code == 503:
         problem = problem_of(response)
-        return Readiness(False, str(problem), _object(response))
+        return Readiness(False, str(problem), json_object(response))
     answer = response.json()
     if answer.get("service") != "resight":  # a service with keys says no more to those who send none
-        _model(answer["model"])
+        read_model_name(answer["model"])
     if answer["status"] != "ready":
         raise ValueError("neither ready nor not")
     return Readiness(True, None, answer)
@@ -314,7 +251,7 @@ def _crop(crop: Json) -> Crop:
     )
 
 
-def _model(model: Json) -> ModelName:
+def read_model_name(model: Json) -> ModelName:
     return ModelName(model["name"], model["sha256"])
 
 

@@ -1,38 +1,27 @@
-"""The requests of the HTTP contract, built and not sent, and when to send one again. No input or output over HTTP.
+"""The requests of the HTTP contract, built and not sent. No input or output over HTTP.
 
-`enrol_call(…)` and its kin give a `Call`, which knows how its answer is read (`service.client.answers`). A client over
-any transport, blocking or not, only sends: `call.arguments()`, `retry_pause`, `accept`, `call.parse`.
+`enrol_call(…)` and its kin give a `Call`, which knows how its answer is read (`service.client.answers`).
 """
 
 from __future__ import annotations
 
-import io
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
-from PIL import ImageOps
 
 from service.client.answers import (
     Crop,
     Enrolment,
     Page,
-    Problem,
     Ranking,
     Readiness,
-    ResightError,
     ServedModel,
-    Unreachable,
-    problem_of,
+    read_attention_map,
     read_crop,
     read_embeddings,
     read_enrolment,
@@ -43,51 +32,15 @@ from service.client.answers import (
     read_ranking,
     read_readiness,
 )
+from service.client.images import Images, files_of
+from service.client.members import Archived, read_archived
+from service.client.sending import Call
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 60.0  # seconds between attempts; a longer Retry-After is not waited for
-LONGEST_BACKOFF = 8.0
-
-Answer = TypeVar("Answer")
-Image = bytes | str | os.PathLike[str] | Pillow.Image
-Images = Image | Sequence[Image]
 Moment = datetime | str
 Many = str | Sequence[str]
 Vector = Sequence[float] | NDArray[np.floating[Any]]
+Consistency = Literal["bounded", "strong"]
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Call(Generic[Answer]):
-    """One request, built and not sent, and how its answer is read.
-
-    `accepted` are the statuses that `parse` reads; `repeatable`, sent twice it does and says the same;
-    `patient`, a busy or absent service is waited for.
-    """
-
-    method: str
-    path: str
-    parse: Callable[[httpx.Response], Answer]
-    params: Mapping[str, str | list[str]] = field(default_factory=dict)
-    form: Mapping[str, str | list[str]] = field(default_factory=dict)
-    json: Mapping[str, object] | None = None
-    images: Sequence[tuple[str, bytes]] = ()
-    accept: str = "application/json"
-    accepted: frozenset[int] = frozenset({200, 201, 204})
-    repeatable: bool = True
-    patient: bool = True
-
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of httpx's `request`, of its blocking and of its async client alike."""
-        files = [("images", (name, data, "application/octet-stream")) for name, data in self.images]
-        return {
-            "method": self.method,
-            "url": self.path,
-            "params": dict(self.params),
-            "data": dict(self.form) or None,
-            "files": files or None,
-            "json": self.json,
-            "headers": {"Accept": self.accept},
-        }
 
 
 def enrol_call(
@@ -108,10 +61,10 @@ def enrol_call(
         captured_at=rfc3339(captured_at),
         track=track,
         meta=None if meta is None else json.dumps(meta),
-        items=None if items is None else json.dumps([_item(item) for item in items]),
+        items=None if items is None else json.dumps([labels_of(item) for item in items]),
         on_error=on_error,
     )
-    return Call("POST", "/gallery", read_enrolment, form=form, images=_files(images))
+    return Call("POST", "/gallery", read_enrolment, form=form, images=files_of(images))
 
 
 def query_call(
@@ -130,6 +83,7 @@ def query_call(
     max_distance: float | None = None,
     exact: bool = False,
     explain: bool = False,
+    consistency: Consistency | None = None,
 ) -> Call[Ranking]:
     """POST /query; see `Resight.query`."""
     if (images is None) + (crop_ids is None) + (embedding is None) != 2:
@@ -140,10 +94,11 @@ def query_call(
         max_distance=max_distance,
         exact=exact or None,
         explain=explain or None,
+        consistency=consistency,
         **_filters(cameras, exclude_cameras, since, until, identity),
     )
     if images is not None:
-        return Call("POST", "/query", read_ranking, form=_as_form(options), images=_files(images))
+        return Call("POST", "/query", read_ranking, form=_as_form(options), images=files_of(images))
     probe: dict[str, object] = _given(
         crop_ids=None if crop_ids is None else _many(crop_ids) or [],
         embedding=None if embedding is None else np.asarray(embedding, np.float64).tolist(),
@@ -154,7 +109,7 @@ def query_call(
 
 def embed_call(images: Images) -> Call[NDArray[np.float32]]:
     """POST /embed, answered as NPY."""
-    return Call("POST", "/embed", read_embeddings, images=_files(images), accept="application/x-npy")
+    return Call("POST", "/embed", read_embeddings, images=files_of(images), accept="application/x-npy")
 
 
 def page_call(
@@ -167,31 +122,45 @@ def page_call(
     unidentified: bool = False,
     limit: int = 1000,
     cursor: str | None = None,
+    consistency: Consistency | None = None,
 ) -> Call[Page]:
     """GET /gallery: one page of at most `limit` crops; see `Resight.crops`."""
     params: dict[str, str | list[str]] = _given(
         unidentified="true" if unidentified else None,
         limit=str(limit),
         cursor=cursor,
+        consistency=consistency,
         **_filters(cameras, exclude_cameras, since, until, identity),
     )
     return Call("GET", "/gallery", read_page, params=params)
 
 
-def crop_call(crop_id: str) -> Call[Crop]:
+def archive_call(archive: bytes) -> Call[Archived]:
+    """POST /gallery with a tar archive; what of it is stored already is a `duplicate` when it is sent again."""
+    return Call("POST", "/gallery", read_archived, archive=archive, accept="application/x-ndjson")
+
+
+def crop_call(crop_id: str, *, consistency: Consistency | None = None) -> Call[Crop]:
     """GET /gallery/{crop_id}."""
-    return Call("GET", f"/gallery/{quote(crop_id, safe='')}", read_crop)
+    return Call("GET", f"/gallery/{segment(crop_id)}", read_crop, params=consistent(consistency))
 
 
-def image_call(crop_id: str) -> Call[bytes]:
+def image_call(crop_id: str, *, consistency: Consistency | None = None) -> Call[bytes]:
     """GET /gallery/{crop_id}/image, answered as JPEG."""
-    path = f"/gallery/{quote(crop_id, safe='')}/image"
-    return Call("GET", path, read_image, accept="image/jpeg, application/problem+json")
+    path = f"/gallery/{segment(crop_id)}/image"
+    accept = "image/jpeg, application/problem+json"
+    return Call("GET", path, read_image, params=consistent(consistency), accept=accept)
+
+
+def attention_call(crop_id: str) -> Call[bytes]:
+    """GET /gallery/{crop_id}/attention.png."""
+    path = f"/gallery/{segment(crop_id)}/attention.png"
+    return Call("GET", path, read_attention_map, accept="image/png, application/problem+json")
 
 
 def delete_call(crop_id: str) -> Call[None]:
     """DELETE /gallery/{crop_id}; a second one would answer 404."""
-    return Call("DELETE", f"/gallery/{quote(crop_id, safe='')}", read_nothing, repeatable=False)
+    return Call("DELETE", f"/gallery/{segment(crop_id)}", read_nothing, repeatable=False)
 
 
 def model_call() -> Call[ServedModel]:
@@ -204,42 +173,14 @@ def ready_call() -> Call[Readiness]:
     return Call("GET", "/readyz", read_readiness, accepted=frozenset({200, 503}), patient=False)
 
 
-def retry_pause(call: Call[Any], outcome: httpx.Response | httpx.TransportError, attempt: int) -> float | None:
-    """Seconds to wait before sending `call` again after its `attempt`-th (from 0) outcome; None: do not.
-
-    Sent again are a busy or starting service (429, 503: after `Retry-After` where it says so), a refused
-    connection, and a connection that broke under a call that may be repeated.
-    """
-    if not call.patient:
-        return None
-    backoff = min(FIRST_PAUSE * 2.0**attempt, LONGEST_BACKOFF)
-    if isinstance(outcome, httpx.Response):
-        if outcome.status_code not in (429, 503):
-            return None
-        after = outcome.headers.get("Retry-After", "")
-        pause = float(after) if after.isascii() and after.isdigit() else backoff
-        return pause if pause <= LONGEST_PAUSE else None
-    if isinstance(outcome, httpx.ConnectError):
-        return backoff
-    broke = isinstance(outcome, httpx.NetworkError | httpx.RemoteProtocolError)
-    return backoff if broke and call.repeatable else None
+def segment(name: str) -> str:
+    """The name as one segment of a path; `.` and `..`, which are legal names, would be taken for steps."""
+    return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")
 
 
-def accept(call: Call[Any], outcome: httpx.Response | httpx.TransportError, base_url: str) -> httpx.Response:
-    """The response when it is an answer to `call`. Raises ResightError when it is a problem or none came."""
-    if isinstance(outcome, httpx.Response):
-        if outcome.status_code in call.accepted:
-            return outcome
-        raise ResightError(problem_of(outcome))
-    if isinstance(outcome, httpx.TimeoutException) and not isinstance(outcome, httpx.ConnectTimeout):
-        raise ResightError(_unanswered(f"{base_url} did not answer in time.")) from outcome
-    if isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout):
-        raise Unreachable(_unanswered(f"Nothing answers at {base_url}.")) from outcome
-    raise Unreachable(_unanswered(f"The connection to {base_url} broke: {outcome}.")) from outcome
-
-
-def _unanswered(detail: str) -> Problem:
-    return Problem("about:blank", "No answer", None, detail)
+def consistent(consistency: Consistency | None) -> dict[str, str | list[str]]:
+    """The parameter that says how new what a read sees must be."""
+    return {} if consistency is None else {"consistency": consistency}
 
 
 def _given(**fields: Value | None) -> dict[str, Value]:
@@ -276,34 +217,10 @@ def rfc3339(moment: Moment | None) -> str | None:
     return moment.isoformat()
 
 
-def _item(labels: Mapping[str, object]) -> dict[str, object]:
+def labels_of(labels: Mapping[str, object]) -> dict[str, object]:
+    """Labels as JSON takes them; None is left out."""
     return {
         name: rfc3339(value) if isinstance(value, datetime) else value
         for name, value in labels.items()
         if value is not None
     }
-
-
-def _files(images: Images) -> list[tuple[str, bytes]]:
-    """Name and bytes of each image; one image may stand for a list of one."""
-    many = [images] if isinstance(images, bytes | str | os.PathLike | Pillow.Image) else images
-    return [_file(image, index) for index, image in enumerate(many)]
-
-
-def _file(image: Image, index: int) -> tuple[str, bytes]:
-    if isinstance(image, bytes):
-        return f"image-{index}", image
-    if isinstance(image, Pillow.Image):
-        return f"image-{index}.png", _png(image)
-    path = Path(image)
-    return path.name, path.read_bytes()
-
-
-def _png(image: Pillow.Image) -> bytes:
-    """Lossless, upright whatever its EXIF orientation says."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-        upright = upright.convert("RGB")
-    buffer = io.BytesIO()
-    upright.save(buffer, "PNG")
-    return buffer.getvalue()

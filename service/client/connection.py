@@ -6,35 +6,24 @@ output, so a client over another transport is another `fetch`.
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from service.client.answers import (
-    Crop,
-    Enrolment,
-    NotResight,
-    Problem,
-    Ranking,
-    Readiness,
-    ResightError,
-    ServedModel,
-)
+from service.client.addresses import DEFAULT_URL
+from service.client.answers import Crop, Enrolment, Ranking, Readiness, ServedModel
+from service.client.bulk import Bulk
 from service.client.calls import (
-    Answer,
-    Call,
-    Images,
+    Consistency,
     Many,
     Moment,
     Vector,
-    accept,
+    attention_call,
     crop_call,
     delete_call,
     embed_call,
@@ -44,23 +33,22 @@ from service.client.calls import (
     page_call,
     query_call,
     ready_call,
-    retry_pause,
 )
-from service.client.credentials import api_key
 from service.client.decisions import Decisions
+from service.client.failures import ResightError
+from service.client.images import Images
+from service.client.sending import Answer, Call, Retrying, accept, read_answer, unready
+from service.client.wiring import wiring
 
-DEFAULT_URL = "http://127.0.0.1:8000"
-CONNECT_TIMEOUT = 5.0
-LONGEST_LABEL = 63  # of a host's name, between two dots
 
-
-class Resight(Decisions):
+class Resight(Decisions, Bulk):
     """A connection to one Resight service. May be used from several threads; close it, or use it in a `with`.
 
     Args:
         base_url: where the service listens.
         key: the API key of a service that asks for one; what RESIGHT_API_KEY holds when not given.
         timeout: seconds an answer may take; inference of a full request on a laptop takes a while.
+        deadline: seconds after which a call is not sent again, however often it was.
         retries: how often a call is sent again while the service is busy (429), starting (503) or restarting
             (connection refused), with pauses that double from 0.25 s to 8 s or follow `Retry-After`.
         transport: another httpx transport, for tests.
@@ -75,19 +63,14 @@ class Resight(Decisions):
         *,
         key: str | None = None,
         timeout: float = 120.0,
+        deadline: float = 120.0,
         retries: int = 4,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.base_url = _service_url(base_url)
-        self._retries = retries
-        limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
-        key = api_key(key)
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        # Proxies come from the environment, and none leads back to this machine.
-        trust_env = not _is_loopback(httpx.URL(self.base_url).host)
-        self._http = httpx.Client(
-            base_url=self.base_url, headers=headers, timeout=limits, transport=transport, trust_env=trust_env
-        )
+        wires = wiring(base_url, key, timeout)
+        self.base_url = wires.base_url
+        self._retrying = Retrying(retries, deadline)
+        self._http = httpx.Client(transport=transport, **wires.arguments)
 
     def enrol(
         self,
@@ -137,6 +120,7 @@ class Resight(Decisions):
         max_distance: float | None = None,
         exact: bool = False,
         explain: bool = False,
+        consistency: Consistency | None = None,
     ) -> Ranking:
         """Who in the gallery is this? 1 to 16 images of one person, answered by the `top_k` nearest identities.
 
@@ -144,7 +128,7 @@ class Resight(Decisions):
         the model `model_sha256` (as `embed` and `model` give them). Raises ValueError unless it is one of the three.
         `cameras` and `exclude_cameras` (one or several), `identity`, `since` and `until` narrow what is searched;
         `max_distance` in [0, 1] cuts the ranking; `exact` forbids an approximate index; `explain` adds the
-        attention of every image.
+        attention of every image; `consistency="strong"` asks a gallery in Milvus for all that was acknowledged before.
         """
         return self.send(
             query_call(
@@ -162,6 +146,7 @@ class Resight(Decisions):
                 max_distance=max_distance,
                 exact=exact,
                 explain=explain,
+                consistency=consistency,
             )
         )
 
@@ -179,6 +164,7 @@ class Resight(Decisions):
         identity: str | None = None,
         unidentified: bool = False,
         page_size: int = 1000,
+        consistency: Consistency | None = None,
     ) -> Iterator[Crop]:
         """Every enrolled crop that passes the filters; pages are fetched as the iteration reaches them."""
         cursor: str | None = None
@@ -192,6 +178,7 @@ class Resight(Decisions):
                 unidentified=unidentified,
                 limit=page_size,
                 cursor=cursor,
+                consistency=consistency,
             )
             page = self.send(call)
             yield from page.crops
@@ -199,13 +186,17 @@ class Resight(Decisions):
             if cursor is None:
                 return
 
-    def crop(self, crop_id: str) -> Crop:
+    def crop(self, crop_id: str, *, consistency: Consistency | None = None) -> Crop:
         """One crop by its id."""
-        return self.send(crop_call(crop_id))
+        return self.send(crop_call(crop_id, consistency=consistency))
 
-    def image(self, crop_id: str) -> bytes:
+    def image(self, crop_id: str, *, consistency: Consistency | None = None) -> bytes:
         """The stored picture of one crop: what the model saw, as a JPEG file."""
-        return self.send(image_call(crop_id))
+        return self.send(image_call(crop_id, consistency=consistency))
+
+    def attention(self, crop_id: str) -> bytes:
+        """The stored picture of one crop under the model's attention, a PNG file; computed anew each time."""
+        return self.send(attention_call(crop_id))
 
     def delete(self, crop_id: str) -> None:
         """Remove one crop from the gallery for good."""
@@ -223,10 +214,7 @@ class Resight(Decisions):
         try:
             return self.send(ready_call())
         except ResightError as error:
-            problem = error.problem
-            if problem.status is None or problem.status >= 500 or problem.type.startswith("/problems/"):
-                raise
-            raise NotResight(problem) from error  # every Resight has this page
+            raise unready(error) from error
 
     def send(self, call: Call[Answer]) -> Answer:
         """Send a call and read its answer."""
@@ -234,28 +222,21 @@ class Resight(Decisions):
 
     def read(self, call: Call[Answer], response: httpx.Response) -> Answer:
         """The answer in a response that `fetch` gave."""
-        try:
-            return call.parse(response)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            detail = f"{self.base_url}{call.path} did not answer as Resight does ({type(error).__name__}: {error})."
-            raise NotResight(
-                Problem("about:blank", "Not an answer of Resight", response.status_code, detail)
-            ) from error
+        return read_answer(call, response, self.base_url)
 
     def fetch(self, call: Call[Any]) -> httpx.Response:
-        """Send a call, again where `retry_pause` says so; its response, unread, for the JSON as it came."""
-        attempt = 0
+        """Send a call, again where `Retrying` says so; its response, unread, for the JSON as it came."""
+        attempts = self._retrying.begin(call)
         while True:
             outcome: httpx.Response | httpx.TransportError
             try:
                 outcome = self._http.request(**call.arguments())
             except httpx.TransportError as error:
                 outcome = error
-            pause = retry_pause(call, outcome, attempt) if attempt < self._retries else None
+            pause = attempts.pause(outcome)
             if pause is None:
                 return accept(call, outcome, self.base_url)
             time.sleep(pause)
-            attempt += 1
 
     def close(self) -> None:
         """Close the connections."""
@@ -268,26 +249,3 @@ class Resight(Decisions):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _service_url(text: str) -> str:
-    """The URL without a slash at its end. Raises ValueError when no service can be there."""
-    try:
-        url = httpx.URL(text)
-        urlsplit(text)  # looks at brackets, which httpx does not
-    except (httpx.InvalidURL, ValueError) as error:
-        raise ValueError(f"{text!r} is no URL: {error}") from error
-    if url.port is not None and not 0 < url.port < 2**16:
-        raise ValueError(f"{text!r} is no URL: a port is a number from 1 to 65535")
-    if any(len(label) > LONGEST_LABEL for label in url.host.split(".")):
-        raise ValueError(f"{text!r} is no URL: its host's name is too long")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(f"{text!r} is no URL of a service; one looks like {DEFAULT_URL}")
-    return text.rstrip("/")

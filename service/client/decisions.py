@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
-from service.client.answers import Crop, Json, read_crop, read_moment, read_nothing
-from service.client.calls import Answer, Call, Moment, rfc3339
+from service.client.answers import Crop, read_crop, read_moment, read_nothing
+from service.client.calls import Consistency, Moment, consistent, rfc3339, segment
+from service.client.failures import Json
+from service.client.sending import Answer, Call
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,19 @@ class Decisions(ABC):
         """
         return self.send(correct_call(crop_id, changes))
 
-    def identities(self, *, page_size: int = 1000) -> Iterator[Identity]:
+    def identities(self, *, page_size: int = 1000, consistency: Consistency | None = None) -> Iterator[Identity]:
         """Every identity, by name; pages are fetched as the iteration reaches them."""
         cursor: str | None = None
         while True:
-            page = self.send(identities_call(page_size, cursor))
+            page = self.send(identities_call(page_size, cursor, consistency))
             yield from page.identities
             cursor = page.next_cursor
             if cursor is None:
                 return
 
-    def identity(self, identity: str) -> Identity:
+    def identity(self, identity: str, *, consistency: Consistency | None = None) -> Identity:
         """One identity by its name."""
-        return self.send(identity_call(identity))
+        return self.send(identity_call(identity, consistency=consistency))
 
     def rename(self, identity: str, new: str) -> Renamed:
         """Give an identity another name; that of another identity merges the two for good."""
@@ -107,29 +108,31 @@ class Decisions(ABC):
 def correct_call(crop_id: str, changes: Mapping[str, object]) -> Call[Crop]:
     """PATCH /gallery/{crop_id}; see `Decisions.correct`."""
     body = {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in changes.items()}
-    return Call("PATCH", f"/gallery/{_segment(crop_id)}", read_crop, json=body)
+    return Call("PATCH", f"/gallery/{segment(crop_id)}", read_crop, json=body)
 
 
-def identities_call(limit: int = 1000, cursor: str | None = None) -> Call[IdentityPage]:
+def identities_call(
+    limit: int = 1000, cursor: str | None = None, consistency: Consistency | None = None
+) -> Call[IdentityPage]:
     """GET /identities: one page of at most `limit` identities."""
     params = {"limit": str(limit)} if cursor is None else {"limit": str(limit), "cursor": cursor}
-    return Call("GET", "/identities", read_identities, params=params)
+    return Call("GET", "/identities", read_identities, params=params | consistent(consistency))
 
 
-def identity_call(identity: str) -> Call[Identity]:
+def identity_call(identity: str, *, consistency: Consistency | None = None) -> Call[Identity]:
     """GET /identities/{identity}."""
-    return Call("GET", f"/identities/{_segment(identity)}", read_identity)
+    return Call("GET", f"/identities/{segment(identity)}", read_identity, params=consistent(consistency))
 
 
 def rename_call(identity: str, new: str) -> Call[Renamed]:
     """PATCH /identities/{identity}; a second one would answer 404."""
-    path = f"/identities/{_segment(identity)}"
+    path = f"/identities/{segment(identity)}"
     return Call("PATCH", path, read_renamed, json={"identity": new}, repeatable=False)
 
 
 def delete_identity_call(identity: str) -> Call[None]:
     """DELETE /identities/{identity}; a second one would answer 404."""
-    return Call("DELETE", f"/identities/{_segment(identity)}", read_nothing, repeatable=False)
+    return Call("DELETE", f"/identities/{segment(identity)}", read_nothing, repeatable=False)
 
 
 def erase_call(
@@ -179,8 +182,3 @@ def _identity(answer: Json) -> Identity:
         last_captured_at=read_moment(answer["last_captured_at"]),
         crop_id=answer["crop_id"],
     )
-
-
-def _segment(name: str) -> str:
-    """The name as one segment of a path; `.` and `..`, which are legal names, would be taken for steps."""
-    return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")

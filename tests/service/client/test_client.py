@@ -124,6 +124,14 @@ def test_no_pause_is_longer_than_a_minute(pauses: Pauses) -> None:
     assert (len(sent), pauses) == (1, [])
 
 
+def test_nothing_is_sent_again_after_the_deadline(pauses: Pauses) -> None:
+    busy = [problem(429, {"Retry-After": "20"})] * 9
+    transport = httpx.MockTransport(lambda request: busy.pop())
+    with Resight("http://resight.test", transport=transport, deadline=10) as client, pytest.raises(ResightError):
+        client.query(b"image")
+    assert (len(busy), pauses) == (8, [])
+
+
 @pytest.mark.parametrize("fault", [httpx.ReadError("reset"), httpx.RemoteProtocolError("closed")])
 def test_a_broken_connection_is_repeated_but_not_for_delete(pauses: Pauses, fault: Exception) -> None:
     client, sent = scripted(fault, ok())
@@ -410,6 +418,26 @@ def test_a_picture_comes_as_it_is_kept(resight: Resight) -> None:
     other, _ = scripted(httpx.Response(200, html="<h1>Welcome</h1>"))
     with pytest.raises(ResightError, match="did not answer as Resight does"):
         other.image("id")
+
+
+def test_attention_comes_as_a_picture(resight: Resight) -> None:
+    [stored] = resight.enrol(crop(1)).results
+    assert stored.crop_id is not None
+    assert Image.open(io.BytesIO(resight.attention(stored.crop_id))).format == "PNG"
+    other, _ = scripted(httpx.Response(200, html="<h1>Welcome</h1>"))
+    with pytest.raises(NotResight):
+        other.attention("id")
+
+
+def test_every_read_can_ask_for_all_that_was_acknowledged(resight: Resight) -> None:
+    [stored] = resight.enrol(crop(1), identity="1").results
+    assert stored.crop_id is not None
+    assert resight.query(crop(1), consistency="strong").searched == 1
+    assert resight.crop(stored.crop_id, consistency="strong").identity == "1"
+    assert resight.image(stored.crop_id, consistency="strong")
+    assert resight.identity("1", consistency="strong").crops == 1
+    assert len(list(resight.crops(consistency="strong"))) == 1
+    assert len(list(resight.identities(consistency="strong"))) == 1
 
 
 def test_crops_and_embeddings_ask_too(resight: Resight) -> None:
