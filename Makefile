@@ -11,7 +11,7 @@ BENCH := $(RUN)/python -m benchmarks
 LARGE := --resume --json $(RESULTS)
 CUDA := $(GPU_VENV)/bin/python -m benchmarks
 
-.PHONY: serve milvus test-milvus test test-all test-gpu test-deploy bench bench-large bench-gpu bench-on-gpu report
+.PHONY: serve milvus test-milvus test test-all test-gpu test-deploy peers bench bench-large bench-gpu bench-on-gpu report
 
 serve: $(VENV)/serve.stamp  ## the service on http://127.0.0.1:8000, gallery in ./data
 	$(RUN)/resight serve
@@ -35,6 +35,8 @@ milvus: $(MILVUS_VENV)/server.stamp  ## a Milvus server of its own, for tests, i
 
 test-milvus: $(VENV)/milvus.stamp milvus  ## the gallery's suite on both galleries, replicas, a killed Milvus, migration
 	$(RUN)/pytest -m milvus -rs
+
+peers: $(PEERS)/bench.stamp  ## what the service is compared with, in an environment of its own
 
 # A quarter of an hour on two quiet cores, and what pip takes for both environments.
 bench: $(VENV)/bench.stamp $(PEERS)/bench.stamp  ## every speed, at 20,000 and 100,000 crops, into docs/performance.md

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.options import as_count
 from training.data.dataset import DataError
 from training.data.reading import read
 from training.retrieval.embedded import Embedded
@@ -207,11 +208,11 @@ def main(title: str, contenders: Mapping[str, Contender], aims: Aims, descriptio
     """
     ours, *others = contenders
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=FULL.queries)
-    parser.add_argument("--gallery", type=int, default=FULL.gallery)
-    parser.add_argument("--dim", type=int, default=FULL.dim)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2, help="of the matrix product (default 2)")
+    parser.add_argument("--queries", type=as_count, default=FULL.queries)
+    parser.add_argument("--gallery", type=as_count, default=FULL.gallery)
+    parser.add_argument("--dim", type=as_count, default=FULL.dim)
+    parser.add_argument("--repeats", type=as_count, default=3)
+    parser.add_argument("--threads", type=as_count, default=2, help="of the matrix product (default 2)")
     parser.add_argument("--only", nargs="+", choices=others, default=others, help="beside ours")
     parser.add_argument("--embeddings", type=Path, metavar="FOLDER", help="query.npy and gallery.npy of --data")
     parser.add_argument("--data", type=Path, metavar="PATH", help="of which --embeddings were written; else drawn ones")

@@ -18,7 +18,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import BenchmarkError
-from benchmarks.results import Results, arguments, as_numbers, command, peers_option, python_of
+from benchmarks.options import as_counts
+from benchmarks.results import Results, arguments, command, peers_option, python_of
 from benchmarks.worker import Worker, working
 from service.inference.model import read_model
 from service.settings import available_cores
@@ -123,8 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 not possible."""
     parser = peers_option(arguments(__doc__, seconds=1.0), tuple(LABELS))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batches", type=as_numbers, default=[1, 8, 16, 32])
-    parser.add_argument("--compiled-batches", type=as_numbers, default=[1, 8], help="each takes half a minute")
+    parser.add_argument("--batches", type=as_counts, default=[1, 8, 16, 32])
+    parser.add_argument("--compiled-batches", type=as_counts, default=[1, 8], help="each takes half a minute")
     return command("engine", parser, measure, argv)
 
 

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from benchmarks.engines import raw_engine
 from benchmarks.load import LoadError, once, pictures, request_of
+from benchmarks.options import as_count
 from benchmarks.results import Results, arguments, command
 from benchmarks.served import served
 from benchmarks.service import BATCHES, OURS, RATE, RAW
@@ -112,7 +113,7 @@ def _enrol(
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 not possible."""
     parser = arguments(__doc__, repeats=1)
-    parser.add_argument("--crops", type=int, default=20_000)
+    parser.add_argument("--crops", type=as_count, default=20_000)
     return command("enrolment", parser, measure, argv)
 
 

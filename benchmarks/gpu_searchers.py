@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.drawn import CROPS_A_PERSON, draw_gallery
-from benchmarks.searchers import RARE, TENTH, THOUSANDTH, TOP, WAIT_SECONDS, Rows, Searcher, camera_of
+from benchmarks.searchers import (
+    RARE,
+    TENTH,
+    THOUSANDTH,
+    TOP,
+    WAIT_SECONDS,
+    Rows,
+    Searcher,
+    camera_of,
+    search_on_one_thread,
+)
 from benchmarks.worker import available_cores
 
 DRAWN = 100_000  # crops; more are these with their values moved along, which draws as fast as memory is copied
@@ -51,9 +61,10 @@ class ResightGpu(Searcher):
             self._index.load(_entries(start, len(rows)), rows.astype(np.float16), np.ones(len(rows), np.bool_))
             start += len(rows)
         self._store = Store.open(folder / "none", Model("0" * 64, "drawn", dim))  # nothing of a card's is kept there
-        self._builder = StageBuilder(self._index, searching, StageFile(self._store.database, "0" * 64))
+        self._builder = StageBuilder(self._index, searching, StageFile(self._store.database, "0" * 64, dim))
         while (stage := self._index.stage) is None or stage.kind != searching.stage_for(crops):
             time.sleep(WAIT_SECONDS)
+        search_on_one_thread()
 
     def search(self, queries: Rows, share: float | None) -> list[list[int]]:
         from service.gallery.ranking import rank

@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from rich.console import Console
 
-from benchmarks.results import Results, arguments, as_numbers, command
+from benchmarks.options import as_count, as_counts
+from benchmarks.results import Results, arguments, command
 from benchmarks.searchers import TOP, fill
 from benchmarks.worker import working
 
@@ -59,8 +60,8 @@ def measure(options: argparse.Namespace, results: Results, console: Console) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 not possible."""
     parser = arguments(__doc__, seconds=0.5)
-    parser.add_argument("--sizes", type=as_numbers, default=[10_000, 30_000, 100_000])
-    parser.add_argument("--dim", type=int, default=2048)
+    parser.add_argument("--sizes", type=as_counts, default=[10_000, 30_000, 100_000])
+    parser.add_argument("--dim", type=as_count, default=2048)
     return command("growth", parser, measure, argv)
 
 

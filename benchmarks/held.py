@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from benchmarks.load import LoadError, good_rate, in_turn
+from benchmarks.options import as_amount
 from service.client import DEFAULT_URL
 
 Seen = TypeVar("Seen")
@@ -42,8 +43,8 @@ def command(
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default=DEFAULT_URL)
-    parser.add_argument("--seconds", type=float, default=seconds)
-    parser.add_argument(f"--{load[0]}", type=float, default=load[1], dest="load")
+    parser.add_argument("--seconds", type=as_amount, default=seconds)
+    parser.add_argument(f"--{load[0]}", type=as_amount, default=load[1], dest="load")
     options = parser.parse_args(argv)
     try:
         seen = asyncio.run(measure(options.url, options.load, options.seconds))

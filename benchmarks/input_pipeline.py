@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.options import as_count
 from training.config import PRESETS, Config, build_config
 from training.data.dataset import Sample
 from training.loop.engine import train_step
@@ -120,7 +121,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", choices=list(PRESETS), default="strong")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; repeatable")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
-    parser.add_argument("--steps", type=int, default=200, help="of each kind (default: 200)")
+    parser.add_argument("--steps", type=as_count, default=200, help="of each kind (default: 200)")
     parser.add_argument("--warm-up", type=int, default=20, help="steps before those that count (default: 20)")
     return parser.parse_args(argv)
 

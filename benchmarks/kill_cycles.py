@@ -33,6 +33,7 @@ from benchmarks.kill_victim import (
     picture,
     victim,
 )
+from benchmarks.options import as_count
 from service.gallery.database import DATABASE_NAME
 from service.gallery.folder import SNAPSHOT_NAME
 from service.gallery.gallery import Gallery
@@ -213,7 +214,7 @@ def _require(holds: bool, message: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; 1 when a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kill_cycles", description=__doc__)
-    parser.add_argument("--cycles", type=int, default=200, help="processes to kill (default 200)")
+    parser.add_argument("--cycles", type=as_count, default=200, help="processes to kill (default 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of moments")
     chosen = parser.parse_args(arguments)
     total = Report()

@@ -14,6 +14,33 @@ from benchmarks.results import Figure, Results
 from training.figures.style import MARKERS, PALETTE, new_figure, save, styled
 
 WIDTH, HEIGHT = 7.0, 3.2
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = PALETTE
+WINE, BROWN, OLIVE, GREY = "#882255", "#8C564B", "#999933", "#888888"
+LOOKS = {  # colour and opacity in every picture, whoever else is in it
+    "Resight": (BLUE, 1),
+    "Resight, int8": (BLUE, 1),
+    "Resight, fp32": (BLUE, 0.5),
+    search.OURS: (BLUE, 1),
+    "Resight, exact": (BLUE, 0.5),
+    search.OURS_COMPRESSED: (SKY, 1),
+    "Resight, hnsw": (SKY, 0.5),
+    "ONNX Runtime, int8": (VERMILION, 1),
+    "ONNX Runtime, fp32": (VERMILION, 0.5),
+    "OpenVINO, int8": (GREEN, 1),
+    "OpenVINO, fp32": (GREEN, 0.6),
+    "OpenVINO in bf16, fp32": (GREEN, 0.3),
+    "PyTorch, fp32": (PURPLE, 1),
+    "PyTorch compiled, fp32": (PURPLE, 0.5),
+    "LitServe": (ORANGE, 1),
+    "Ray Serve": (WINE, 1),
+    "plain FastAPI handler": (GREY, 1),
+    "FAISS flat": (BROWN, 1),
+    "FAISS flat, tuned": (BROWN, 0.6),
+    "FAISS fp16": (BROWN, 0.3),
+    "hnswlib": (OLIVE, 1),
+    "usearch": (BLACK, 1),
+}
+UNKNOWN = (GREY, 0.5)
 
 
 @styled
@@ -25,6 +52,7 @@ def bars(figures: Sequence[Figure], title: str, axis: str, logarithmic: bool = F
     cases = list(dict.fromkeys(figure.case for figure in figures))
     width = 0.8 / len(subjects)
     for place, subject in enumerate(subjects):
+        colour, alpha = LOOKS.get(subject, UNKNOWN)
         own = [figure for figure in figures if figure.subject == subject]
         at = [cases.index(figure.case) + (place - (len(subjects) - 1) / 2) * width for figure in own]
         below = [figure.median - min(figure.values) for figure in own]
@@ -35,8 +63,8 @@ def bars(figures: Sequence[Figure], title: str, axis: str, logarithmic: bool = F
             0.92 * width,
             yerr=(below, above),
             error_kw={"elinewidth": 0.8, "ecolor": "#555555"},
-            color=PALETTE[place % len(PALETTE)],
-            alpha=1 if place < len(PALETTE) else 0.5,
+            color=colour,
+            alpha=alpha,
             label=subject,
         )
     axes.set_xticks(range(len(cases)), [case.replace(", ", "\n") for case in cases])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import BenchmarkError
 from benchmarks.aims import AIMS
-from benchmarks.results import Pivot, Results
+from benchmarks.results import MODIFIED, Pivot, Results
 
 SECTIONS = {  # marker -> how the names of its files begin
     "engine": ("engine",),
@@ -53,16 +53,26 @@ def section(found: Mapping[str, Results], starts: tuple[str, ...], pictures: Seq
 
 
 def _parts(name: str, results: Results, pictures: Sequence[str], folder: str) -> Iterator[str]:
+    words = " Made by uncommitted code: that commit and changes to it." if _modified(results) else ""
     settings = {key: value for key, value in results.settings.items() if key not in ("model", "only")}
-    yield f"`{name}`: {_machine(results)}; {', '.join(f'{key} {value}' for key, value in settings.items())}."
+    yield f"`{name}`: {_machine(results)}; {', '.join(f'{key} {value}' for key, value in settings.items())}.{words}"
     if name in pictures:
         yield f"![{name}]({folder}/{name}.svg)"
     for pivot in Pivot.all(results):
         yield table((pivot.unit, *pivot.across), [(row, *cells) for row, cells in pivot.rows])
     if results.not_run:
-        yield "\n".join(f"- Not run: {who}: {reason}" for who, reason in results.not_run.items())
+        yield "\n".join(f"- Not run: {who}: {_plain(reason)}" for who, reason in results.not_run.items())
     if results.notes:
         yield " ".join(results.notes)
+
+
+def _modified(results: Results) -> bool:
+    return results.code.endswith(MODIFIED)
+
+
+def _plain(reason: str) -> str:
+    """Without the names of a module and an exception before it."""
+    return reason.rpartition("Error: ")[2]
 
 
 def _machine(results: Results) -> str:

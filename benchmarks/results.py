@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,8 +23,11 @@ from rich.table import Table
 
 from benchmarks import BenchmarkError
 from benchmarks.host import host
+from benchmarks.options import as_amount, as_count
 
 CODE = ("benchmarks/*.py", "benchmarks/peers", "service", "training", "models", "constraints.txt")
+PEERS_PYTHON = Path(".venv-peers/bin/python")  # `make peers` makes it
+MODIFIED = "-modified"
 UNSAID = ("json", "resume", "peers")  # options that change no figure
 
 
@@ -80,14 +85,13 @@ class Results:
         ]
 
     def write(self, path: Path) -> None:
-        """Writes the JSON, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Writes the JSON, whole or not at all. Raises BenchmarkError where that cannot be done."""
         rounded = asdict(self)
         for figure in rounded["figures"]:
             figure["values"] = [float(f"{value:.5g}") for value in figure["values"]]
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(rounded, indent=1, ensure_ascii=False) + "\n")
-        unfinished.replace(path)
+        with _unfinished(path) as unfinished:
+            unfinished.write_text(json.dumps(rounded, indent=1, ensure_ascii=False) + "\n")
+            unfinished.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> Results:
@@ -98,6 +102,23 @@ class Results:
             return cls(**found)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise BenchmarkError(f"{path} holds no results of these benchmarks ({error})") from error
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """A file beside `path`, to be moved there; gone afterwards. Raises BenchmarkError where there can be none."""
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        if path.exists() and not path.is_file():
+            raise BenchmarkError(f"{path} is no file that figures can be written to")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.touch()
+            yield unfinished
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise BenchmarkError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
 
 
 def digits(value: float) -> str:
@@ -142,18 +163,20 @@ def code_version() -> str:
         clean = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *CODE], capture_output=True).returncode == 0
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return (log.stdout.strip() or "unknown") + ("" if clean else "-modified")
+    return (log.stdout.strip() or "unknown") + ("" if clean else MODIFIED)
 
 
 Measure = Callable[[argparse.Namespace, Results, Console], None]
 
 
-def arguments(description: str | None, repeats: int = 3, seconds: float = 2.0) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+def arguments(
+    description: str | None, repeats: int = 3, seconds: float = 2.0, turns: str = "by turns"
+) -> argparse.ArgumentParser:
+    """The options that every benchmark has; `turns` says how its repeats are spread."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/market1501-int8.onnx"))
-    parser.add_argument("--repeats", type=int, default=repeats, help=f"by turns (default {repeats})")
-    parser.add_argument("--seconds", type=float, default=seconds, help=f"of each measurement (default {seconds:g})")
+    parser.add_argument("--repeats", type=as_count, default=repeats, help=f"{turns} (default {repeats})")
+    parser.add_argument("--seconds", type=as_amount, default=seconds, help=f"of each measurement (default {seconds:g})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     parser.add_argument("--resume", action="store_true", help="do nothing where FILE has them for this host and code")
     return parser
@@ -162,20 +185,25 @@ def arguments(description: str | None, repeats: int = 3, seconds: float = 2.0) -
 def command(question: str, parser: argparse.ArgumentParser, measure: Measure, argv: Sequence[str] | None) -> int:
     """Runs a benchmark. Exit codes: 0 measured, or not to be measured here and said so; 2 not possible."""
     options, console = parser.parse_args(argv), Console()
+    if options.resume and not options.json:
+        parser.error("--resume needs --json FILE, which it looks into")
     settings = {name: str(value) for name, value in vars(options).items() if name not in UNSAID}
     results = Results(question, settings, host(), code_version())
-    if options.resume and options.json and _done(options.json, results):
+    if options.resume and _done(options.json, results):
         console.print(f"{question}: {options.json} has it for this host, code and settings")
         return 0
     try:
+        if options.json:
+            with _unfinished(options.json):  # said before hours of measuring, not after them
+                pass
         measure(options, results, console)
+        results.complete = True
+        show(results, console)
+        if options.json:
+            results.write(options.json)
     except (BenchmarkError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    results.complete = True
-    show(results, console)
-    if options.json:
-        results.write(options.json)
     return 0
 
 
@@ -185,7 +213,7 @@ def _done(path: Path, wanted: Results) -> bool:
     except BenchmarkError:
         return False
     same = (found.host, found.code, found.settings) == (wanted.host, wanted.code, wanted.settings)
-    return same and found.complete and "modified" not in found.code
+    return same and found.complete and not found.code.endswith(MODIFIED)
 
 
 def show(results: Results, console: Console) -> None:
@@ -206,9 +234,15 @@ def show(results: Results, console: Console) -> None:
 
 def peers_option(parser: argparse.ArgumentParser, names: Sequence[str]) -> argparse.ArgumentParser:
     """Adds `--peers`, the Python that has the peers, and `--only`."""
-    parser.add_argument("--peers", type=Path, default=Path(".venv-peers/bin/python"), help="the Python of the peers")
+    parser.add_argument("--peers", type=_program, default=PEERS_PYTHON, help=f"their Python (default {PEERS_PYTHON})")
     parser.add_argument("--only", nargs="+", choices=names, default=list(names), help="of all that can be measured")
     return parser
+
+
+def _program(text: str) -> Path:
+    if not (Path(text).is_file() and os.access(text, os.X_OK)):
+        raise argparse.ArgumentTypeError(f"{text} is no program; the Python of the peers' environment is wanted")
+    return Path(text)
 
 
 def python_of(options: argparse.Namespace, peer: bool) -> str:
@@ -217,10 +251,5 @@ def python_of(options: argparse.Namespace, peer: bool) -> str:
         return sys.executable
     python: Path = options.peers
     if not python.is_file():
-        raise BenchmarkError(f"there is no {python}; `make bench` makes it")
+        raise BenchmarkError(f"the peers' environment, {python.parent.parent}, is not there; `make peers` makes it")
     return str(python.absolute())
-
-
-def as_numbers(text: str) -> list[int]:
-    """An argparse type: `1,8,32`."""
-    return [int(part) for part in text.split(",")]

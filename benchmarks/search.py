@@ -21,7 +21,8 @@ from rich.console import Console
 
 from benchmarks import BenchmarkError
 from benchmarks.drawn import draw_gallery, draw_queries
-from benchmarks.results import Results, arguments, as_numbers, command, peers_option, python_of
+from benchmarks.options import as_count, as_counts
+from benchmarks.results import Results, arguments, command, peers_option, python_of
 from benchmarks.searchers import TENTH, THOUSANDTH, TOP, fill, rounded
 from benchmarks.worker import Worker, working
 from service.gallery.building import EXACT_UP_TO
@@ -29,6 +30,7 @@ from service.gallery.building import EXACT_UP_TO
 OURS = "Resight, whole query"
 OURS_COMPRESSED = "Resight, compressed"
 OURS_ON_GPU = "Resight, exact on the GPU"
+MILVUS = "milvus"
 LABELS = {
     "resight": OURS,
     "resight-exact": "Resight, exact",
@@ -39,7 +41,7 @@ LABELS = {
     "faiss-fp16": "FAISS fp16",
     "hnswlib": "hnswlib",
     "usearch": "usearch",
-    "milvus": "Milvus",
+    MILVUS: "Milvus",
     "resight-gpu": OURS_ON_GPU,
     "resight-cagra": "Resight, cagra on the GPU",
     "faiss-gpu": "FAISS flat fp16 on the GPU",
@@ -98,12 +100,8 @@ def _all(
 ) -> None:
     for name in options.only:
         label = LABELS[name]
-        if name == "resight-exact" and options.crops <= EXACT_UP_TO:
-            continue  # that is what `auto` is
-        if name == "resight-compressed" and options.crops < COMPRESSED_FROM:
-            continue  # memory holds the vectors of so few
-        if name in GRAPHS and options.crops > options.graphs:
-            results.not_run[label] = f"its graph is built up to {options.graphs:,} crops; see make bench-large"
+        if reason := _why_not(name, options):
+            results.not_run[label] = reason
             continue
         console.print(label)
         try:
@@ -113,6 +111,19 @@ def _all(
                 _one(label, worker, built, None if name in GPU else wanted, options, results)
         except BenchmarkError as error:
             results.not_run[label] = str(error)
+
+
+def _why_not(name: str, options: argparse.Namespace) -> str:
+    """Why an index is left out; empty where it is not."""
+    if name == MILVUS:
+        return "a server of its own, which these benchmarks do not start"
+    if name == "resight-exact" and options.crops <= EXACT_UP_TO:
+        return f"`auto` is the same up to {EXACT_UP_TO:,} crops"
+    if name == "resight-compressed" and options.crops < COMPRESSED_FROM:
+        return f"for galleries from {COMPRESSED_FROM:,} crops on"
+    if name in GRAPHS and options.crops > options.graphs:
+        return f"its graph is built up to {options.graphs:,} crops; see make bench-large"
+    return ""
 
 
 def _one(
@@ -142,11 +153,11 @@ def _one(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 not possible."""
-    parser = peers_option(arguments(__doc__, seconds=0.3), tuple(LABELS))
+    parser = peers_option(arguments(__doc__, seconds=0.3, turns="of each index, one after the other"), tuple(LABELS))
     parser.set_defaults(only=[name for name in LABELS if name not in ON_GPU])
-    parser.add_argument("--crops", type=int, default=20_000)
-    parser.add_argument("--dim", type=int, default=2048)
-    parser.add_argument("--batches", type=as_numbers, default=[1, 16, 32])
+    parser.add_argument("--crops", type=as_count, default=20_000)
+    parser.add_argument("--dim", type=as_count, default=2048)
+    parser.add_argument("--batches", type=as_counts, default=[1, 16, 32])
     parser.add_argument("--graphs", type=int, default=20_000, help="most crops for hnswlib and usearch")
     return command("search", parser, measure, argv)
 

@@ -24,6 +24,7 @@ from benchmarks.worker import available_cores, resident_bytes, serve
 TOP = 10
 TENTH, THOUSANDTH = 0.1, 0.001
 RARE = "rare"
+ONE_THREAD = "FAISS on one thread as in the service"
 WAIT_SECONDS = 0.5
 Rows = NDArray[np.float32]
 
@@ -41,6 +42,13 @@ def camera_of(number: int) -> str:
 
 def rounded(rows: Rows) -> Rows:
     return rows.astype(np.float16).astype(np.float32)
+
+
+def search_on_one_thread() -> None:
+    """Gives the calling thread the FAISS that the service's threads of searches have (service/api/searching.py)."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
 
 
 class Searcher(ABC):
@@ -69,7 +77,7 @@ class Resight(Searcher):
 
     def __init__(self, kind: str = "auto") -> None:
         self._kind = kind
-        self.settings = f"RESIGHT_INDEX={kind}; built: opened, and its first stage ready"
+        self.settings = f"RESIGHT_INDEX={kind}, {ONE_THREAD}; built: opened, and its first stage ready"
 
     def build(self, crops: int, dim: int, folder: Path) -> None:
         """Opens it, and waits until searches are what the setting asks for."""
@@ -81,6 +89,7 @@ class Resight(Searcher):
         self._gallery = open_gallery(folder, dim, searching)
         while self._gallery.stage != searching.stage_for(crops):
             time.sleep(WAIT_SECONDS)
+        search_on_one_thread()
 
     def search(self, queries: Rows, share: float | None) -> list[list[int]]:
         return [self._numbers(answer) for answer in self._ask(queries, share, shown=5)]
@@ -213,16 +222,6 @@ class Usearch(Searcher):
         return self._index.search(queries, TOP).keys.reshape(len(queries), -1).tolist()  # type: ignore[no-any-return]
 
 
-class Milvus(Searcher):
-    """Not compared: it is a server of its own."""
-
-    def build(self, crops: int, dim: int, folder: Path) -> None:
-        raise NotImplementedError("a server of its own, which these benchmarks do not start")
-
-    def search(self, queries: Rows, share: float | None) -> list[list[int]]:
-        raise NotImplementedError
-
-
 def _gpu(name: str) -> Callable[[], Searcher]:
     def make() -> Searcher:
         from benchmarks.gpu_searchers import GPU_SEARCHERS
@@ -242,7 +241,6 @@ SEARCHERS: dict[str, Callable[[], Searcher]] = {
     "faiss-fp16": lambda: Faiss(fp16=True),
     "hnswlib": Hnswlib,
     "usearch": Usearch,
-    "milvus": Milvus,
     **{name: _gpu(name) for name in ("resight-gpu", "resight-cagra", "faiss-gpu", "pytorch-gpu")},
 }
 

@@ -25,7 +25,8 @@ from benchmarks import BenchmarkError
 from benchmarks.drawn import draw_gallery
 from benchmarks.engines import raw_engine
 from benchmarks.load import LoadError, offer, pictures, request_of
-from benchmarks.results import Results, arguments, as_numbers, command, peers_option, python_of
+from benchmarks.options import as_count, as_counts
+from benchmarks.results import Results, arguments, command, peers_option, python_of
 from benchmarks.served import Server, fill_gallery, free_port, running, served
 from benchmarks.worker import Worker
 from service.inference.model import read_model
@@ -158,10 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 not possible."""
     parser = peers_option(arguments(__doc__, seconds=3.0), ("resight", *PEERS))
     parser.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
-    parser.add_argument("--gallery", type=int, default=20_000, help="crops in the gallery (default 20,000)")
-    parser.add_argument("--crops", type=as_numbers, default=[1, 8, 32], help="a request")
-    parser.add_argument("--clients", type=as_numbers, default=[1, 8, 32])
-    parser.add_argument("--most", type=int, default=256, help="crops in flight (default 256)")
+    parser.add_argument("--gallery", type=as_count, default=20_000, help="crops in the gallery (default 20,000)")
+    parser.add_argument("--crops", type=as_counts, default=[1, 8, 32], help="a request")
+    parser.add_argument("--clients", type=as_counts, default=[1, 8, 32])
+    parser.add_argument("--most", type=as_count, default=256, help="crops in flight (default 256)")
     return command("service", parser, measure, argv)
 
 

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 from benchmarks.load import LoadError, form_head, good_rate, in_turn, percentile, pictures, process_of, request_of
+from benchmarks.options import as_amount, as_count
 from service.client import DEFAULT_URL
 
 CLIENTS = 8
@@ -72,9 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 held, 1 not held, 2 not possible."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default=DEFAULT_URL)
-    parser.add_argument("--sockets", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each round")
+    parser.add_argument("--sockets", type=as_count, default=300)
+    parser.add_argument("--rounds", type=as_count, default=4)
+    parser.add_argument("--seconds", type=as_amount, default=10.0, help="of each round")
     options = parser.parse_args(argv)
     try:
         without, beside = asyncio.run(measure(options.url, options.sockets, options.rounds, options.seconds))

@@ -17,7 +17,8 @@ import httpx
 from rich.console import Console
 
 from benchmarks.load import LoadError, offer, pictures, request_of
-from benchmarks.results import Results, arguments, as_numbers, command
+from benchmarks.options import as_count, as_counts
+from benchmarks.results import Results, arguments, command
 from benchmarks.served import fill_gallery, served
 from service.gallery.folder import SNAPSHOT_NAME
 from service.inference.model import read_model
@@ -73,8 +74,8 @@ def _start(model: Path, gallery: Path, name: str, way: str, seconds: float, resu
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 not possible."""
     parser = arguments(__doc__)
-    parser.add_argument("--sizes", type=as_numbers, default=[20_000, 100_000], help="crops in the gallery")
-    parser.add_argument("--dim", type=int, default=0, help="of the embedding; default: the model's")
+    parser.add_argument("--sizes", type=as_counts, default=[20_000, 100_000], help="crops in the gallery")
+    parser.add_argument("--dim", type=as_count, default=0, help="of the embedding; default: the model's")
     return command("start", parser, measure, argv)
 
 

@@ -24,6 +24,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from training.data.dataset import DataError, Dataset, Sample
 from training.data.images import upright_rgb
 from training.data.reading import read
+from training.retrieval.embedding import Model
 from training.retrieval.onnx_model import INPUT_LAYOUTS, ModelError, OnnxModel
 
 PEOPLE, DRAWS, BATCH = 300, 8, 16
@@ -115,30 +116,43 @@ def draw(seen: Seen, seed: int, unseen: bool, size: tuple[int, int]) -> tuple[Cr
     return np.stack(sides[0]), np.stack(sides[1])
 
 
-def figures(model: OnnxModel, first: Crops, second: Crops) -> tuple[float, float]:
+def figures(model: Model, first: Crops, second: Crops) -> tuple[float, float]:
     """Rank-1 and mAP of `first` against `second`, one picture a person each, in percent."""
     similarity = embed(model, first) @ embed(model, second).T
     before = (similarity > np.diag(similarity)[:, None]).sum(axis=1)  # strangers nearer than the person
     return 100 * float((before == 0).mean()), 100 * float((1 / (1 + before)).mean())
 
 
-def embed(model: OnnxModel, crops: Crops) -> NDArray[np.float32]:
+def embed(model: Model, crops: Crops) -> NDArray[np.float32]:
     """Unit embeddings [N, D]."""
     found = np.concatenate([model.embed(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)])
     return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
 
 
+def opened(path: Path, layout: str | None) -> Model:
+    """An ONNX file, or OpenVINO's .xml.
+
+    Raises:
+        ModelError, ImportError: it cannot be used so, or OpenVINO is not installed here.
+    """
+    if path.suffix != ".xml":
+        return OnnxModel(path, layout)
+    from benchmarks.peers.openvino_embeddings import ZOO, OpenVinoModel
+
+    return OpenVinoModel(path, layout or ZOO)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 not possible."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", type=Path, metavar="FILE", help="an ONNX file")
+    parser.add_argument("models", nargs="+", type=Path, metavar="FILE", help="an ONNX file, or OpenVINO's .xml")
     parser.add_argument("--data", type=Path, required=True, metavar="PATH")
     parser.add_argument("--input-layout", choices=INPUT_LAYOUTS, help="of files of another program")
     options = parser.parse_args(argv)
     try:
         seen = people_of(read(options.data, None))
         for path in options.models:
-            model = OnnxModel(path, options.input_layout)
+            model = opened(path, options.input_layout)
             for unseen, name in ((False, "as they are"), (True, "unseen cameras")):
                 drawn = (draw(seen, seed, unseen, (model.height, model.width)) for seed in range(DRAWS))
                 ranks, precisions = zip(*(figures(model, *sides) for sides in drawn), strict=True)
@@ -147,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     f"mAP {np.mean(precisions):.1f}",
                     flush=True,
                 )
-    except (DataError, ModelError, OSError) as error:
+    except (DataError, ModelError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -14,10 +14,11 @@ from starlette.middleware import Middleware
 
 from service.api import attention, description, embed, erasures, gallery, identities, query, session, status
 from service.api.auth import Door, Doorkeeper, RateLimit
+from service.api.barrier import ProblemBarrier
 from service.api.headers import HeadAsGet, SecurityHeaders
 from service.api.limits import MAX_IMAGES, BodyLimit, QueueGuard, Uploads
 from service.api.origins import OriginGuard
-from service.api.problems import ProblemBarrier, install_handlers
+from service.api.problems import install_handlers
 from service.api.runtime import Pool, Runtime
 from service.api.searching import Searches
 from service.galleries import open_audit, open_gallery
@@ -30,7 +31,7 @@ from service.inference.engine import OnnxEngine, load_engine
 from service.inference.model import ModelError, ModelInfo, file_stamp, read_model
 from service.keys import KeyRing
 from service.metrics import Metrics
-from service.settings import Settings, is_loopback
+from service.settings import Settings, available_cores, is_loopback
 from service.telemetry import RequestLog, configure_logging
 
 logger = logging.getLogger(__name__)
@@ -100,6 +101,8 @@ def running(settings: Settings) -> Iterator[Runtime]:
     Raises ModelError, EngineError, GalleryError or KeysError, and then leaves nothing open. Blocks at both ends.
     """
     threads = settings.effective_threads
+    if threads > (cores := available_cores()):
+        logger.warning("RESIGHT_THREADS=%d is more than the cores here (%d): threads wait for them", threads, cores)
     door = _door(settings)
     stamp = file_stamp(settings.model)
     engine = _load_engine(settings, threads)

@@ -19,6 +19,7 @@ from service.gallery_milvus.s3 import DEFAULT_ENDPOINT, Place
 PREFIX = "RESIGHT_"
 OF_CLIENTS = frozenset({"api_key", "url"})  # variables of the command line and of the client that are no settings
 SQLITE_SCHEME = "sqlite:///"
+MOST_THREADS = 1024
 SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_\w+")  # of a Kubernetes Service named resight
 
 
@@ -79,7 +80,7 @@ class Settings(BaseSettings):
     max_batch: int | None = Field(
         default=None, description="images in one run of the model: a power of two up to 64; 16 on CPU, 64 on GPU"
     )
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = Field(
         default=None, description="threads for inference and for decoding; all cores when not set"
     )
     queue_limit: Annotated[int, Field(ge=64)] | None = Field(

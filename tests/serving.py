@@ -41,11 +41,11 @@ class Served:
 
 
 @contextmanager
-def serve(settings: Settings) -> Iterator[Served]:
-    """Runs the service until the block ends; raises when it does not start."""
+def serve(settings: Settings, patience: int = 5) -> Iterator[Served]:
+    """Runs the service until the block ends, then `patience` seconds for requests; raises when it does not start."""
     app = create_app(settings)
     config = uvicorn.Config(
-        app, port=0, http=Connection, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=5
+        app, port=0, http=Connection, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=patience
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

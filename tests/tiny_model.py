@@ -109,6 +109,16 @@ def _model(called: Mapping[str, str], batch: int | str, colours: Sequence[float]
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
+def in_ort_format(model: Path, target: Path) -> Path:
+    """Writes the model to `target` in ONNX Runtime's own format, and returns `target`."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.optimized_model_filepath = str(target)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return target
+
+
 def _test_embedding(model: onnx.ModelProto, called: Mapping[str, str]) -> str:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     crops = draw_pattern(HEIGHT, WIDTH)[None]

@@ -16,10 +16,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service.gallery.records import (
     GalleryDamaged,
@@ -318,36 +317,6 @@ def install_handlers(app: FastAPI) -> None:
         app.add_exception_handler(known, handle)
 
 
-class ProblemBarrier:
-    """The last net: an exception that no handler took becomes a 500 problem instead of a bare one.
-
-    Starlette would answer those outside of all middleware, without the request's id.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = False
-
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noted)
-        except ClientDisconnect:
-            logger.info("the client went away before the answer")
-        except Exception as error:
-            problem = problem_of(error)
-            if not started:
-                await problem_response(problem)(scope, receive, send)
-
-
 KEY_KINDS = (Kind.KEY_REQUIRED, Kind.UNKNOWN_KEY, Kind.SCOPE_TOO_SMALL)
 
 
@@ -356,7 +325,7 @@ def documented(*kinds: Kind, public: bool = False) -> dict[int | str, dict[str, 
 
     `public`: the route needs no key.
     """
-    any_route = (Kind.FORBIDDEN_ORIGIN, Kind.INTERNAL_ERROR, *(() if public else KEY_KINDS))
+    any_route = (Kind.FORBIDDEN_ORIGIN, Kind.INTERNAL_ERROR, Kind.NOT_READY, *(() if public else KEY_KINDS))
     by_status: dict[int | str, dict[str, Any]] = {}
     for kind in sorted({*kinds, *any_route}, key=lambda kind: kind.status):
         known = by_status.setdefault(

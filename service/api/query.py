@@ -49,6 +49,7 @@ async def query(request: Request, runtime: RuntimeDep) -> Response:
 
 
 async def _by_images(request: Request, runtime: Runtime, files: tuple[bytes, ...], options: QueryForm) -> Response:
+    runtime.searches.require_room(options.exact)
     found = await embed_pictures(request, runtime, dict(enumerate(files)), attention=options.explain)
     pictures = found.all_or_first_problem()
     request.state.timings.update(found.timings)
@@ -58,6 +59,7 @@ async def _by_images(request: Request, runtime: Runtime, files: tuple[bytes, ...
 
 
 async def _by_json(request: Request, runtime: Runtime, body: QueryBody) -> Response:
+    runtime.searches.require_room(body.exact)
     options = body.options()
     if body.embedding is not None:
         probe = unit_vector(body.embedding, body.model_sha256 or "", runtime.info)[None]

@@ -43,10 +43,15 @@ def stop(line: str, code: int = NOT_POSSIBLE) -> NoReturn:
 
 
 def refusals(error: ValidationError) -> str:
-    """Why settings cannot be used, a line each."""
+    """Why settings cannot be used, a line each: as they are called where they may come from, and what they were."""
+    from service.settings import PREFIX
+
     lines = []
     for one in error.errors():
-        place = ".".join(str(part) for part in one["loc"])
         message = one["msg"].removeprefix("Value error, ")
-        lines.append(f"{place}: {message}" if place else message)
+        if one["loc"]:  # otherwise it is about several, and names them
+            name = str(one["loc"][0])
+            places = f"{PREFIX}{name.upper()} / --{name.replace('_', '-')}"
+            message = f"{places}: {message}, not {one['input']!r}"
+        lines.append(message)
     return "\n".join(lines)

@@ -21,7 +21,7 @@ def optimize(
     crops: Annotated[
         Path, typer.Option(help="A folder with crops of people, on which the two files are compared.")
     ] = EXAMPLES,
-    threads: Annotated[int | None, typer.Option(help="Threads of inference. [default: all cores]", min=1)] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of inference. [default: all cores]")] = None,
     as_json: Json = False,
 ) -> None:
     """Derive the fp16 file that a GPU runs from an int8 or fp32 one, and check that it embeds alike.
@@ -34,8 +34,10 @@ def optimize(
     from service.inference.model import ModelError
     from service.jobs.job import JobError
     from service.jobs.optimize import optimize as derive_and_check
-    from service.settings import available_cores
+    from service.settings import MOST_THREADS, available_cores
 
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        stop(f"--threads must be 1 to {MOST_THREADS}, not {threads}.")
     try:
         with job_progress(console(stderr=True), "comparing", "batches") as progress:
             derived, found = derive_and_check(model, output, crops, threads or available_cores(), progress)

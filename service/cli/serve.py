@@ -27,7 +27,7 @@ def serve(
     max_batch: Annotated[
         int | None, typer.Option(help="Images in one run of the model. [default: 16; 64 on a GPU]")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of inference. [default: all cores]")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of inference, and of decoding. [default: all cores]")] = None,
     queue_limit: Annotated[
         int | None, typer.Option(help="Images admitted at once. [default: 4 s of the measured rate]")
     ] = None,

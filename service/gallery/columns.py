@@ -245,8 +245,8 @@ class Columns:
         numbers = (self._row, self._identity, self._camera, self._captured_at)
         return (*numbers, self._crop_id, self._present, self._searchable)
 
-    def crc32(self, which: slice | NDArray[np.bool_]) -> int:
-        """A checksum of these crops in this order: of rows, crop ids and whether the vector is damaged."""
+    def crc32(self, which: NDArray[np.int64]) -> int:
+        """A checksum of the crops there, in this order: of rows, crop ids and whether the vector is damaged."""
         checksum = 0
         for column in (self._row, self._crop_id, self._searchable):
             checksum = zlib.crc32(column.values[which].tobytes(), checksum)

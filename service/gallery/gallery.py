@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -98,15 +99,16 @@ class Gallery(Closing):
         except BaseException:
             store.close()
             raise
-        builder = StageBuilder(index, searching, StageFile(store.database, model_sha256))
+        builder = StageBuilder(index, searching, StageFile(store.database, model_sha256, dim))
         return cls(store, index, SnapshotKeeper(store.database, index, model), curve, match_distance, builder)
 
     def close(self) -> None:
-        """Finishes the writes under way, leaves the index on disk and frees the folder. Idempotent."""
-        self._builder.close()
-        self._snapshots.close()
-        self._builder.keep()
-        self._store.close()
+        """Finishes the writes under way, leaves the index on disk and frees the folder, whatever fails. Idempotent."""
+        with ExitStack() as ending:  # the last first
+            ending.callback(self._store.close)
+            ending.callback(self._builder.keep)
+            ending.callback(self._snapshots.close)
+            ending.callback(self._builder.close)
 
     def retention(self, audit: Audit, days: int) -> Retention:
         """What erases, when it is run, the crops that were enrolled more than `days` ago."""
@@ -235,6 +237,8 @@ class Gallery(Closing):
     def query_all(self, probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]:
         """Answers many queries at once, which takes much less time than one after the other. Order is kept.
 
+        Each answer is of one moment; writes may come between two of them.
+
         Raises GalleryUnavailable.
         """
         answers: dict[int, Answer | InvalidEmbedding] = {}
@@ -244,9 +248,11 @@ class Gallery(Closing):
                 combined[at] = ranking.combine(probe.embeddings, self._index.dim)
             except InvalidEmbedding as error:
                 answers[at] = error
-        with self._index.reading() as columns:
-            step, places = self._index.at_once, list(combined)
-            for part in (places[start : start + step] for start in range(0, len(places), step)):
+        places = list(combined)
+        while places:
+            with self._index.reading() as columns:  # of one part: writes wait for it, and new queries for them
+                step = self._index.at_once(any(probes[at].options.exact for at in places))
+                part, places = places[:step], places[step:]
                 queries = np.stack([combined[at] for at in part])
                 answers |= zip(part, self._ranked(columns, queries, [probes[at].options for at in part]), strict=True)
         return [answers[at] for at in range(len(probes))]

@@ -7,6 +7,7 @@ module are measured by one fixed rule, see `Vectors.measure`.
 from __future__ import annotations
 
 import logging
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,10 @@ from service.gallery.vectors import Vectors
 NARROW = 0.01  # below this share of the gallery, measuring vectors one by one beats a masked scan
 FEW = 4  # fewer queries than these are faster compared one by one
 MOST_COMPARED = 1 << 24  # distances held at once: 64 MiB
+MOST_MULTIPLIED = 1 << 28  # numbers, by exact queries beside staged ones; they are gone over again when measured: 0.1 s
 AT_ONCE_ON_CARD = 256  # queries: the distances stay there
 PART = 1024  # vectors that `part` should be asked for at a time: writes wait no longer than for these
+CHECKED_VECTORS = 4096  # from all over the gallery, of which its checksum is made: milliseconds
 COMPACT_SHARE, COMPACT_MINIMUM = 0.25, 1024  # removed vectors that are worth moving the others together
 
 _log = logging.getLogger(__name__)
@@ -92,12 +95,18 @@ class Index:
         """Whether searches ask a stage first."""
         return self._stage is not None
 
-    @property
-    def at_once(self) -> int:
-        """How many queries `find` should get at a time."""
+    def at_once(self, exact: bool) -> int:
+        """How many queries `find` should get at a time; where searches are staged, fewer of those that ask for `exact`.
+
+        Writes wait for them, and all other queries for the writes.
+        """
         if self._stage is not None and self._stage.exact is not None:
             return AT_ONCE_ON_CARD
-        return max(1, MOST_COMPARED // max(len(self._vectors), 1))
+        count = max(len(self._vectors), 1)
+        most = MOST_COMPARED // count
+        if exact and self._stage is not None:
+            most = min(most, MOST_MULTIPLIED // (count * self.dim))
+        return max(1, most)
 
     def find(self, queries: NDArray[np.float32], selections: Sequence[Selection], exact: Sequence[bool]) -> list[Found]:
         """What finds the crops near each of these queries [m, D]; to be called, and used, inside `reading`.
@@ -174,14 +183,20 @@ class Index:
             if not isinstance(stage, FirstStage):
                 return None
             self._stage = None
-            return (stage, self.columns.crc32(present)) if stage.keep(present) else None
+            return (stage, self._crc32(np.flatnonzero(present))) if stage.keep(present) else None
 
     def crc32(self, count: int, arrangement: int) -> int | None:
         """A checksum of the first `count` crops; None where some were removed, or once they are arranged otherwise."""
         with self.reading() as columns:
             if self.arrangement != arrangement or not columns.present[:count].all():
                 return None
-            return columns.crc32(slice(count))
+            return self._crc32(np.arange(min(count, len(columns))))
+
+    def _crc32(self, positions: NDArray[np.int64]) -> int:
+        """A checksum of the crops there: of all their columns that place them, and of a sample of sound vectors."""
+        sound = positions[self.columns.searchable[positions]]
+        sampled = sound[np.linspace(0, len(sound) - 1, min(CHECKED_VECTORS, len(sound)), dtype=np.int64)]
+        return zlib.crc32(self._vectors.stored(sampled).tobytes(), self.columns.crc32(positions))
 
     def _append(self, vectors: NDArray[np.float16]) -> None:
         self._vectors.append(vectors)

@@ -8,7 +8,6 @@ In every doubt the index is built from the database alone.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import sqlite3
 import threading
@@ -84,7 +83,7 @@ def _from_snapshot(store: Store, model: Model, searching: Searching) -> Index | 
         index, behind, erased = _load(store, model, searching)
     except FileNotFoundError:
         return None
-    except (CopyUnusable, OSError, ValueError, KeyError, TypeError) as error:
+    except (CopyUnusable, OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError) as error:
         _log.warning("the snapshot of the index is of no use (%s); the index is built from the database", error)
         with suppress(GalleryUnavailable):
             folder.remove_copies()
@@ -142,9 +141,13 @@ def _bring_in(index: Index, chunk: Loaded, newest: int) -> None:
 
 @dataclass(frozen=True)
 class _Capture:
-    """The index at one change: a copy of its columns, and where their vectors stay as long as nothing is erased."""
+    """The index at one change: a copy of its columns, and where their vectors stay as long as nothing is erased.
+
+    That is as long as the folder counts as many `removals` of copies: see `DataFolder.removals`.
+    """
 
     origin: Origin
+    removals: int
     frozen: Frozen
     positions: NDArray[np.int64]
     file: BinaryIO
@@ -190,13 +193,16 @@ class SnapshotKeeper:
                 capture = self._capture()
                 with capture.file:
                     self._fill(capture, give_up_at)
-                self._database.write(lambda connection: self._adopt(connection, capture.origin))
+                self._database.write(lambda connection: self._adopt(connection, capture))
                 self._prune(capture.origin.sequence)
         except CopyUnusable as error:
             _log.info("the snapshot of the index was given up: %s", error)
             return False
         except (GalleryError, OSError, MemoryError) as error:
             _log.warning("no snapshot of the index was written: %s", error)
+            return False
+        except Exception:  # it is a copy: the service goes on, and comes to its end, without
+            _log.exception("no snapshot of the index was written")
             return False
         return True
 
@@ -209,26 +215,36 @@ class SnapshotKeeper:
         return current - accepted[0] if accepted is not None and there else current
 
     def _capture(self) -> _Capture:
-        """Taken on the writer thread, where the index is as new as the database and nothing can be erased."""
-        taken: list[_Capture | BaseException] = []
+        """Taken on the writer thread, where the index is as new as the database.
 
-        def publish(sequence: int) -> None:
+        An erasure that shares the commit has removed the copies already when this is published, and is in the index
+        only afterwards; hence the count of removals from before.
+        """
+        taken: list[_Capture | BaseException] = []
+        folder = self._database.folder
+
+        def publish(found: tuple[int, int]) -> None:
             try:
-                taken.append(self._freeze(sequence))
+                taken.append(self._freeze(*found))
             except Exception as error:  # it would end the writer
                 taken.append(error)
 
-        self._database.write(_sequence, publish)
+        self._database.write(lambda connection: (_sequence(connection), folder.removals), publish)
         if isinstance(taken[0], BaseException):
             raise taken[0]
         return taken[0]
 
-    def _freeze(self, sequence: int) -> _Capture:
+    def _freeze(self, sequence: int, removals: int) -> _Capture:
+        self._require_none_erased(removals)
         with self._index.reading() as columns:
             frozen, positions = columns.freeze(), np.flatnonzero(columns.present)
         file = self._database.folder.new_file(UNFINISHED_SNAPSHOT_NAME)
         origin = Origin(self._model.sha256, self._model.dim, sequence, secrets.token_hex(16))
-        return _Capture(origin, frozen, positions, file)
+        return _Capture(origin, removals, frozen, positions, file)
+
+    def _require_none_erased(self, removals: int) -> None:
+        if self._database.folder.removals != removals:
+            raise CopyUnusable("crops were erased meanwhile")
 
     def _fill(self, capture: _Capture, give_up_at: float) -> None:
         try:
@@ -241,16 +257,16 @@ class SnapshotKeeper:
     def _vectors(self, capture: _Capture, give_up_at: float) -> Iterator[NDArray[np.float16]]:
         for start in range(0, len(capture.positions), WRITE_VECTORS):
             with self._index.reading():
-                if not os.fstat(capture.file.fileno()).st_nlink:  # before the positions are used: they may be others'
-                    raise CopyUnusable("crops were erased meanwhile")
+                self._require_none_erased(capture.removals)  # before the positions are used: they may be others'
                 part = self._index.stored(capture.positions[start : start + WRITE_VECTORS])
             if time.monotonic() > give_up_at:
                 raise TimeoutError("it took too long")
             yield part
 
-    def _adopt(self, connection: sqlite3.Connection, origin: Origin) -> None:
+    def _adopt(self, connection: sqlite3.Connection, capture: _Capture) -> None:
         """Gives the finished file its name and the database its token; fails where an erasure has removed it."""
-        folder = self._database.folder
+        folder, origin = self._database.folder, capture.origin
+        self._require_none_erased(capture.removals)
         try:
             (folder.path / UNFINISHED_SNAPSHOT_NAME).rename(folder.path / SNAPSHOT_NAME)
         except FileNotFoundError as error:

@@ -6,19 +6,39 @@ A file that was cut off therefore ends without footer.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 TAIL = struct.Struct("<QI8s")
 AT_ONCE = 1 << 24  # bytes read at a time
+MOST_FOOTER = 1 << 26  # bytes
 
 
 class CopyUnusable(Exception):
     """The file is not whole, or not the one that is wanted; the message says why."""
+
+
+def open_copy(path: Path) -> BinaryIO:
+    """A copy, to read. Raises CopyUnusable for what is no file of its own: opening a pipe would wait for ever,
+    and an erasure would remove a link, but not what it points to. Raises OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise CopyUnusable("it is a link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CopyUnusable("it is no regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 class SectionWriter:
@@ -65,20 +85,25 @@ class SectionReader:
 
     def __init__(self, file: BinaryIO, magic: bytes) -> None:
         self._file = file
-        self.about = _footer(file, magic)
+        self.about, sections = _footer(file, magic)
         self._sections: dict[str, tuple[int, int, int]] = {}
         start = 0
-        for name, section in self.about.pop("sections").items():
-            self._sections[name] = (start, section["length"], section["crc32"])
-            start += section["length"]
+        for name, (length, crc) in sections.items():
+            self._sections[name] = (start, length, crc)
+            start += length
 
     def length(self, name: str) -> int:
         """In bytes."""
-        return self._sections[name][1]
+        return self._section(name)[1]
+
+    def _section(self, name: str) -> tuple[int, int, int]:
+        if name not in self._sections:
+            raise CopyUnusable(f"it has no {name}")
+        return self._sections[name]
 
     def parts(self, name: str, size: int = AT_ONCE) -> Iterator[bytes]:
         """Its bytes, `size` at a time. Whether they are whole, only their end shows."""
-        start, length, expected = self._sections[name]
+        start, length, expected = self._section(name)
         self._file.seek(start)
         crc = 0
         while length:
@@ -95,11 +120,12 @@ class SectionReader:
         """What reads so many bytes of a section on, once it was found to be whole. One at a time."""
         for _ in self.parts(name):
             pass
-        self._file.seek(self._sections[name][0])
+        self._file.seek(self._section(name)[0])
         return self._file.read
 
 
-def _footer(file: BinaryIO, magic: bytes) -> dict[str, Any]:
+def _footer(file: BinaryIO, magic: bytes) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+    """What it says, and the length and the checksum of each section, in order. Raises CopyUnusable, OSError."""
     size = file.seek(0, os.SEEK_END)
     if size < TAIL.size:
         raise CopyUnusable("it is cut off")
@@ -107,13 +133,24 @@ def _footer(file: BinaryIO, magic: bytes) -> dict[str, Any]:
     length, crc, found = TAIL.unpack(file.read(TAIL.size))
     if found != magic:
         raise CopyUnusable("it is cut off, or of no format that this release knows")
-    if length > size - TAIL.size:
+    if length > min(size - TAIL.size, MOST_FOOTER):
         raise CopyUnusable("its footer is damaged")
     file.seek(size - TAIL.size - length)
     footer = file.read(length)
     if zlib.crc32(footer) != crc:
         raise CopyUnusable("its footer is damaged")
-    content: dict[str, Any] = json.loads(footer)
-    if sum(section["length"] for section in content["sections"].values()) + length + TAIL.size != size:
+    about, sections = _content(footer)
+    if sum(length for length, _ in sections.values()) + length + TAIL.size != size:
         raise CopyUnusable("its length is wrong")
-    return content
+    return about, sections
+
+
+def _content(footer: bytes) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+    try:
+        about = json.loads(footer)
+        sections = {name: (section["length"], section["crc32"]) for name, section in about.pop("sections").items()}
+        if any(type(number) is not int or number < 0 for section in sections.values() for number in section):
+            raise ValueError("no lengths and checksums")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+        raise CopyUnusable("its footer is none of a copy") from error
+    return about, sections

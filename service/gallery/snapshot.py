@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery.columns import CROP_ID_LENGTH, Frozen
-from service.gallery.sections import CopyUnusable, SectionReader, SectionWriter
+from service.gallery.sections import CopyUnusable, SectionReader, SectionWriter, open_copy
 
-MAGIC = b"RSGTIX01"  # the last two digits are the format's version
+MAGIC = b"RSGTIX02"  # the last two digits are the format's version; files of 01 may hold what was erased
 VECTOR = np.dtype("<f2")
 ARRAYS = {
     "row": np.dtype("<i8"),
@@ -58,8 +58,13 @@ class Snapshot:
 
     def __init__(self, file: BinaryIO) -> None:
         self._sections = SectionReader(file, MAGIC)
-        self.origin = Origin(**self._sections.about["origin"])
-        self.count: int = self._sections.about["count"]
+        try:
+            self.origin = Origin(**self._sections.about["origin"])
+            self.count: int = self._sections.about["count"]
+        except (KeyError, TypeError) as error:
+            raise CopyUnusable("its footer is none of a snapshot") from error
+        if type(self.count) is not int or type(self.origin.dim) is not int:  # those that sizes are reckoned with
+            raise CopyUnusable("its footer is none of a snapshot")
 
     def frozen(self) -> Frozen:
         """The columns."""
@@ -68,8 +73,13 @@ class Snapshot:
         }
         if any(len(array) != self.count for array in arrays.values()):
             raise CopyUnusable("its columns differ in length")
-        names = {name: json.loads(b"".join(self._sections.parts(name))) for name in NAMES}
-        return Frozen(**arrays, **names)
+        return Frozen(**arrays, **{name: self._names(name) for name in NAMES})
+
+    def _names(self, name: str) -> Any:
+        try:
+            return json.loads(b"".join(self._sections.parts(name)))
+        except (ValueError, RecursionError) as error:
+            raise CopyUnusable(f"its {name} are no names") from error
 
     def vectors(self) -> Iterator[NDArray[np.float16]]:
         """The vectors [n, D] in parts. Whether they are whole, only their end shows."""
@@ -83,5 +93,5 @@ class Snapshot:
 @contextmanager
 def reading(path: Path) -> Iterator[Snapshot]:
     """The snapshot at `path` for the time of the block. Raises CopyUnusable, OSError."""
-    with path.open("rb") as file:
+    with open_copy(path) as file:
         yield Snapshot(file)

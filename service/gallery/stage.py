@@ -82,6 +82,11 @@ class FirstStage:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
+    @property
+    def dim(self) -> int:
+        """How many numbers a vector has."""
+        return int(self._index.d)
+
     @classmethod
     def read(cls, kind: Kind, read: Callable[[int], bytes]) -> FirstStage:
         """What `write` wrote; `read` gives so many bytes of it. Raises RuntimeError where another FAISS wrote it."""
@@ -148,7 +153,7 @@ def _centroids(sample: NDArray[np.float32], count: int, wanted: Callable[[], boo
     for _ in range(ROUNDS):
         if not wanted():
             return None
-        means = faiss.Kmeans(sample.shape[1], count, niter=1)
+        means = faiss.Kmeans(sample.shape[1], count, niter=1, min_points_per_centroid=1)  # of fewer it warns on stderr
         means.train(sample, init_centroids=centroids)
         centroids = means.centroids
     return centroids

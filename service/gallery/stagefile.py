@@ -16,10 +16,10 @@ import faiss
 from service.gallery.database import Database
 from service.gallery.folder import STAGE_NAME, UNFINISHED_STAGE_NAME
 from service.gallery.records import GalleryError
-from service.gallery.sections import CopyUnusable, SectionReader, SectionWriter
+from service.gallery.sections import CopyUnusable, SectionReader, SectionWriter, open_copy
 from service.gallery.stage import FirstStage, Kind
 
-MAGIC = b"RSGTST01"  # the last two digits are the format's version
+MAGIC = b"RSGTST02"  # the last two digits are the format's version
 SECTION = "codes"
 
 _log = logging.getLogger(__name__)
@@ -27,12 +27,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """What a stage was made of, by which FAISS: the first `crops` of a model's gallery, and their checksum.
+    """What a stage was made of, by which FAISS: the first `crops` of a model's gallery [D], and their checksum.
 
     It was trained for a gallery of `built_for` crops.
     """
 
     model_sha256: str
+    dim: int
     kind: Kind
     faiss: str
     built_for: int
@@ -43,9 +44,10 @@ class Origin:
 class StageFile:
     """The file of one gallery, that of a model. What is wrong with it is logged and no harm: then there is none."""
 
-    def __init__(self, database: Database, model_sha256: str) -> None:
+    def __init__(self, database: Database, model_sha256: str, dim: int) -> None:
         self._database = database
         self._model_sha256 = model_sha256
+        self._dim = dim
         self._path = database.folder.path / STAGE_NAME
         self._unfinished = database.folder.path / UNFINISHED_STAGE_NAME
 
@@ -60,21 +62,29 @@ class StageFile:
         `crc32` is the checksum of as many of the gallery's first crops.
         """
         try:
-            with self._path.open("rb") as file:
+            with open_copy(self._path) as file:
                 sections = SectionReader(file, MAGIC)
                 origin = Origin(**sections.about["origin"])
+                if type(origin.built_for) is not int or type(origin.crops) is not int or origin.crops < 0:
+                    raise CopyUnusable("its footer is none of a stage")
+                if origin.kind != kind:
+                    _log.info("the first stage on disk is of %s, %s is wanted: it is built anew", origin.kind, kind)
+                    return None
                 if origin != self._origin(kind, origin.built_for, origin.crops, crc32(origin.crops)):
-                    raise CopyUnusable("it is of another model, kind or FAISS, or not of these crops")
+                    raise CopyUnusable("it is of another model or FAISS, or not of these crops")
                 stage = FirstStage.read(kind, sections.checked(SECTION))
+                if (stage.dim, len(stage)) != (self._dim, origin.crops):
+                    raise CopyUnusable("its codes are not of as many numbers or crops as it says")
         except FileNotFoundError:
             return None
-        except (CopyUnusable, OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+        except (CopyUnusable, OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError) as error:
             _log.warning("the first stage on disk is of no use (%s); it is built anew", error)
             return None
         return stage, origin.built_for
 
     def _origin(self, kind: Kind, built_for: int, crops: int, crc32: int | None) -> Origin:
-        return Origin(self._model_sha256, kind, faiss.__version__, built_for, crops, -1 if crc32 is None else crc32)
+        checksum = -1 if crc32 is None else crc32
+        return Origin(self._model_sha256, self._dim, kind, faiss.__version__, built_for, crops, checksum)
 
     def moment(self) -> int | None:
         """Now, for `write`; to be asked before vectors are read. None while the gallery takes no writes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import shutil
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 DRIVER, CUDNN, TENSORRT = "libcuda.so.1", "libcudnn.so.9", "libnvinfer.so.10"
 TENSORRT_PARSER = "libnvonnxparser.so.10"
+DRIVER_VERSION = Path("/proc/driver/nvidia/version")  # there while the driver's kernel module is loaded
 LEAST_DRIVER = {12: "525", 13: "580"}  # by the major version of CUDA
 NO_DEVICE = 100  # of the driver's cuda.h, as the next two
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
@@ -35,6 +37,11 @@ class Card:
 
     name: str
     capability: str
+
+
+def driver_shows() -> bool:
+    """Whether this machine seems to have an NVIDIA GPU, whatever is installed to use it."""
+    return DRIVER_VERSION.exists() or shutil.which("nvidia-smi") is not None
 
 
 def cuda_major() -> int:

@@ -37,6 +37,8 @@ DERIVATION = "fp16/1"  # another number with whatever changes what comes out
 LEAST_COSINE: Mapping[str, float] = {"int8": 0.95, "fp32": 0.999, "fp16": 0.999}
 SUFFIX = ".fp16"
 DIGEST_BYTES = 32
+LARGER, ROOM = 4, 1 << 24  # times its source and bytes more that a derived file never is: int8 becomes twice as large
+ORT_MARK = slice(4, 8)  # where a file in ORT format, a flatbuffer, says what it is
 
 
 def derive(file: ModelFile) -> ModelFile:
@@ -47,6 +49,11 @@ def derive(file: ModelFile) -> ModelFile:
     """
     if file.info.precision == "fp16":
         return file
+    if file.content[ORT_MARK] == b"ORTM":
+        raise ModelError(
+            f"{file.info.path} cannot be made fp16 for a GPU: it is in ORT format, from which nothing can be derived;"
+            " take the ONNX file that it was made from."
+        )
     model = onnx.load_from_string(file.content)
     try:
         halve(model)
@@ -83,7 +90,8 @@ def derive_cached(file: ModelFile, folder: Path | None) -> ModelFile:
     """`derive`, kept in `folder` under the source's SHA-256; without a folder, in memory only. Raises ModelError.
 
     A file there that is damaged, of another source or of another derivation is made anew, and a folder that cannot be
-    written only costs the next start a second: both are logged.
+    written only costs the next start a second: both are logged. The digest is against accidents: who can write into
+    the folder is trusted, for weights that were altered there with a digest to match are taken.
     """
     if folder is None or file.info.precision == "fp16":
         return derive(file)
@@ -100,16 +108,18 @@ def derive_cached(file: ModelFile, folder: Path | None) -> ModelFile:
 
 
 def _kept(path: Path, source: ModelFile) -> ModelFile | None:
+    most = LARGER * len(source.content) + ROOM
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(most + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         logger.warning("the kept derived model cannot be read", extra={"file": str(path), "reason": error.strerror})
         return None
     digest, content = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
-    reason = "it is damaged"
-    if hashlib.sha256(content).digest() == digest:
+    reason = "it is damaged" if len(data) <= most else "it is too large"
+    if len(data) <= most and hashlib.sha256(content).digest() == digest:
         try:
             found = verify_model(path, content)
         except ModelError as error:

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from service.inference.card import driver_shows
 from service.inference.lanes import Lanes
 from service.inference.model import (
     ATTENTION,
@@ -114,9 +115,9 @@ def load_engine(
 ) -> OnnxEngine:
     """Loads, verifies, warms and self-tests the model on `device`: auto, cpu, cuda or tensorrt.
 
-    `auto` takes CUDA where it really runs and the CPU otherwise; the others run there or raise
-    EngineError. `threads` serve one operator on the CPU. `max_batch` is a power of two. `cache` is a folder for what a
-    GPU's start makes, so that the next one is quicker.
+    `auto` takes CUDA where it really runs and the CPU otherwise, with a warning where this ONNX Runtime or this machine
+    is made for CUDA; the others run there or raise EngineError. `threads` serve one operator on the CPU. `max_batch` is
+    a power of two. `cache` is a folder for what a GPU's start makes, so that the next one is quicker.
     """
     match device:
         case "cpu":
@@ -126,11 +127,11 @@ def load_engine(
         case "tensorrt":
             return _load_gpu(file, TENSORRT, threads, max_batch, cache)
         case "auto":
-            if CUDA in onnxruntime.get_available_providers():
+            if CUDA in onnxruntime.get_available_providers() or driver_shows():
                 try:
                     return _load_gpu(file, CUDA, threads, max_batch, cache)
                 except EngineError as error:
-                    logger.warning("CUDA is installed but does not run; using the CPU", extra={"reason": str(error)})
+                    logger.warning("the model runs on the CPU: %s", error)
             return _load_cpu(file, threads, max_batch or MAX_BATCH_CPU)
     raise EngineError(f"There is no device {device!r}; choose auto, cpu, cuda or tensorrt.")
 
@@ -147,7 +148,7 @@ def _load_gpu(file: ModelFile, provider: str, threads: int, max_batch: int | Non
     if provider not in available:
         raise EngineError(
             f"This ONNX Runtime has no {provider}, only {', '.join(available)};"
-            " install resight[gpu] instead of resight[cpu], or set RESIGHT_DEVICE=cpu."
+            " install the extra gpu instead of cpu, in an environment of its own, or set RESIGHT_DEVICE=cpu."
         )
     from service.inference.gpu import load_gpu  # which builds on this module
 

@@ -9,18 +9,20 @@ from numpy.typing import NDArray
 
 
 class QueueFull(RuntimeError):
-    """More images are admitted than the queue takes; try again in `retry_after` seconds."""
+    """More is waiting than is admitted; try again in `retry_after` seconds."""
 
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"Too many images are waiting for the model; try again in {retry_after} s.")
+    def __init__(self, retry_after: int, waiting: str = "images are waiting for the model") -> None:
+        super().__init__(f"Too many {waiting}; try again in {retry_after} s.")
         self.retry_after = retry_after
 
 
 class TooLate(RuntimeError):
     """A request waited in the queue for longer than its client can be expected to wait."""
 
-    def __init__(self) -> None:
-        super().__init__("The images waited too long for the model and were dropped; send them again.")
+    def __init__(
+        self, message: str = "The images waited too long for the model and were dropped; send them again."
+    ) -> None:
+        super().__init__(message)
 
 
 class WorkerStopped(RuntimeError):

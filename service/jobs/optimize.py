@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.inference.derived import LEAST_COSINE, derive
 from service.inference.engine import load_engine
 from service.inference.images import ImageError, decode_crop
-from service.inference.model import ModelFile, read_model
+from service.inference.model import ModelFile, file_stamp, read_model
 from service.jobs.job import JobError, Progress, unheard
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -51,8 +51,9 @@ def optimize(
 
     `target` appears whole, and only if the agreement has passed. Raises ModelError, EngineError and JobError.
     """
-    if target.exists():
-        raise JobError(f"{target} is there already; remove it, or choose another name.")
+    _check_place(target)
+    if file_stamp(model) is None:  # `read_model` advises a setting, which has no part in this
+        raise JobError(f"There is no model file at {model}.")
     source = read_model(model)
     if source.info.precision == "fp16":
         raise JobError(f"{model} is fp16 already: a GPU runs it as it is.")
@@ -97,7 +98,10 @@ def _nearest(embeddings: NDArray[np.float32]) -> NDArray[np.intp]:
 
 def _chosen(folder: Path) -> Sequence[Path]:
     """All pictures below the folder, or as many of them, evenly spread, as can be compared."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    try:
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    except OSError as error:
+        raise JobError(f"{folder} cannot be read: {error.strerror}.") from error
     if not paths:
         raise JobError(f"There are no pictures in {folder}; give crops of people with --crops FOLDER.")
     return paths[:: -(-len(paths) // MOST_CROPS)]
@@ -111,9 +115,24 @@ def _decoded(paths: Sequence[Path], file: ModelFile) -> Iterator[NDArray[np.uint
             continue
 
 
+def _check_place(target: Path) -> None:
+    """Raises JobError where nothing can be written, or something is: before minutes of work for it."""
+    try:
+        if target.exists():
+            raise JobError(f"{target} is there already; remove it, or choose another name.")
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(target: Path, error: OSError) -> JobError:
+    return JobError(f"{target} cannot be written: {error.strerror}.")
+
+
 def _write(target: Path, content: bytes) -> None:
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".resight-", delete=False) as file:
             unfinished = Path(file.name)
             try:
                 file.write(content)
@@ -125,4 +144,4 @@ def _write(target: Path, content: bytes) -> None:
                 unfinished.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise JobError(f"{target} cannot be written: {error.strerror}.") from error
+        raise _unwritable(target, error) from error

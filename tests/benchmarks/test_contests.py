@@ -125,3 +125,10 @@ def test_ours_always_runs_and_a_disagreement_is_one_sentence(
     arguments = ["--only", "wrong", "--queries", "2", "--gallery", "9", "--dim", "4", "--repeats", "1"]
     assert contest.main("title", contenders, Aims(), "", arguments) == 1
     assert capsys.readouterr().err == "failed: wrong measured (0.5, 0.25001), ours (0.5, 0.25)\n"
+
+
+def test_no_pictures_are_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        contest.main("title", {"ours": right, "left out": right}, Aims(), "", ["--gallery", "0"])
+    assert ended.value.code == 2
+    assert "argument --gallery: must be at least 1" in capsys.readouterr().err

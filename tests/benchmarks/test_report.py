@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import enrolment, growth, report, search, service, start
 from benchmarks.aims import AIMS
-from benchmarks.results import Results
+from benchmarks.results import MODIFIED, Results
 
 PAGE = Path("docs/performance.md")
 ONE, BULK, FILTERED = service.Case(1, 32), service.Case(32, 8), service.Case(1, 32, without_camera=True)
@@ -41,9 +41,10 @@ def found() -> dict[str, Results]:
         grown.add(growth.SUBJECT, f"{size:,} crops", growth.TIME, size**0.5)
     grown.add(growth.SUBJECT, growth.span([10_000, 100_000]), growth.EXPONENT, 0.5)
     looked = results("search", crops="300000", dim="2048")
+    looked.code += MODIFIED
     looked.add(search.OURS, search.ONE, search.TIME, 4.0)
     looked.add(search.OURS, "32 queries", search.RECALL, 0.985)
-    looked.not_run["Milvus"] = "a server of its own"
+    looked.not_run["Milvus"] = "benchmarks.searchers milvus: NotImplementedError: a server of its own"
     million = results("search", crops="1000000", dim="2048")
     million.add(search.OURS, "all crops", search.MEMORY, 4_800.0)
     million.add(search.OURS_COMPRESSED, "all crops", search.MEMORY, 900.0)
@@ -76,6 +77,7 @@ def test_every_aim_is_a_row_with_its_verdict() -> None:
     }
     for start_, (figure, verdict) in expected.items():
         (text,) = [text for text in said if text.startswith(start_)]
+        assert ("of 2,048 values" in text) == (start_ == "Start with a snapshot of 100,000")
         assert said[text][1] == verdict
         assert said[text][0].replace("100.0", "100") == figure
     assert said["GPU: engine in fp16"] == ("–", "not yet run")
@@ -104,6 +106,8 @@ def test_the_page_is_written_anew_between_its_markers(tmp_path: Path, capsys: py
     written = page.read_text()
     assert "| LitServe |" in re.sub(r"[^|]*\|", "|", "") + written
     assert "- Not run: Milvus: a server of its own" in written
+    assert written.count("Made by uncommitted code") == 1
+    assert "code abc-modified; crops 300000, dim 2048. Made by uncommitted code" in written
     assert "![service](performance/service.svg)" in written
     assert sorted(path.name for path in (tmp_path / "performance").iterdir()) == [
         "growth.svg",
@@ -116,6 +120,13 @@ def test_the_page_is_written_anew_between_its_markers(tmp_path: Path, capsys: py
     page.write_text("no markers")
     assert report.main(arguments) == 2
     assert "the page has no <!-- aims -->" in capsys.readouterr().err
+
+
+def test_the_committed_page_is_what_the_report_makes_of_the_committed_results(tmp_path: Path) -> None:
+    page = tmp_path / PAGE.name
+    page.write_text(PAGE.read_text())
+    assert report.main(["--page", str(page)]) == 0
+    assert page.read_text() == PAGE.read_text(), "make report"
 
 
 def test_the_page_has_every_block() -> None:

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from benchmarks import BenchmarkError, results
-from benchmarks.results import Figure, Pivot, Results, arguments, as_numbers, command, digits, peers_option, python_of
+from benchmarks import (
+    BenchmarkError,
+    engine,
+    enrolment,
+    growth,
+    results,
+    search,
+    service,
+    slow_clients,
+    soak,
+    start,
+)
+from benchmarks.options import as_counts
+from benchmarks.results import Figure, Pivot, Results, arguments, command, digits, peers_option, python_of
 
 
 def some() -> Results:
@@ -89,13 +104,99 @@ def test_what_cannot_be_measured_is_one_sentence(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == "error: no such thing\n"
 
 
-def test_options_of_peers(tmp_path: Path) -> None:
-    options = peers_option(arguments("words"), ["a", "b"]).parse_args(["--peers", str(tmp_path / "python")])
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def measure(*_: object) -> None:
+        raise AssertionError
+
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.json").mkdir()
+    for name, why in (
+        ("folder.json", "is no file that figures can be written to"),
+        ("file/found.json", "cannot be written"),
+        (f"{250 * 'n'}.json", "cannot be written: File name too long"),
+    ):
+        assert command("question", arguments("words"), measure, ["--json", str(tmp_path / name)]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith(f"error: {tmp_path / name} {why}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.json"]
+
+
+def test_a_disk_that_is_full_in_the_end_is_one_sentence_below_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(options: argparse.Namespace, found: Results, console: Console) -> None:
+        found.add("ours", "one", "ms", 1.0)
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert command("question", arguments("words"), measure, ["--json", str(tmp_path / "found.json")]) == 2
+    printed = capsys.readouterr()
+    assert "ours" in printed.out
+    assert printed.err.startswith(f"error: {tmp_path / 'found.json'} cannot be written: No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_resumed_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command("question", arguments("words"), lambda *_: None, ["--resume"])
+    assert capsys.readouterr().err.endswith("error: --resume needs --json FILE, which it looks into\n")
+
+
+def test_options_of_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parser = peers_option(arguments("words"), ["a", "b"])
+    options = parser.parse_args([])
     assert options.only == ["a", "b"]
-    assert python_of(options, peer=False)
-    with pytest.raises(BenchmarkError, match="make bench"):
+    assert python_of(options, peer=False) == sys.executable
+    with pytest.raises(BenchmarkError, match=r"the peers' environment, \.venv-peers, is not there; `make peers`"):
         python_of(options, peer=True)
-    assert as_numbers("1,8,32") == [1, 8, 32]
+    assert python_of(parser.parse_args(["--peers", sys.executable]), peer=True) == sys.executable
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--peers", "nowhere"])
+    assert "argument --peers: nowhere is no program" in capsys.readouterr().err
+
+
+def test_search_says_how_its_repeats_are_spread(capsys: pytest.CaptureFixture[str]) -> None:
+    for main, turns in ((search.main, "of each index, one after the other"), (growth.main, "by turns")):
+        with pytest.raises(SystemExit, match="0"):
+            main(["--help"])
+        assert f"{turns} (default 3)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_several_numbers() -> None:
+    assert as_counts("1,8,32") == [1, 8, 32]
+
+
+@pytest.mark.parametrize(
+    ("main", "option", "value", "said"),
+    [
+        (search.main, "--crops", "0", "must be at least 1"),
+        (search.main, "--dim", "-3", "must be at least 1"),
+        (search.main, "--batches", "x", "'x' is no whole number"),
+        (search.main, "--repeats", "0", "must be at least 1"),
+        (search.main, "--seconds", "0", "must be above 0"),
+        (search.main, "--seconds", "nan", "must be above 0"),
+        (search.main, "--seconds", "long", "'long' is no number"),
+        (engine.main, "--batches", "1,,8", "'' is no whole number"),
+        (enrolment.main, "--crops", "0", "must be at least 1"),
+        (growth.main, "--sizes", "10,0", "must be at least 1"),
+        (start.main, "--sizes", "0", "must be at least 1"),
+        (service.main, "--clients", "0", "must be at least 1"),
+        (service.main, "--crops", "1.5", "'1.5' is no whole number"),
+        (service.main, "--gallery", "0", "must be at least 1"),
+        (slow_clients.main, "--seconds", "-1", "must be above 0"),
+        (soak.main, "--seconds", "0", "must be above 0"),
+    ],
+)
+def test_numbers_that_nothing_can_be_measured_with_are_refused_at_once(
+    main: Callable[[Sequence[str]], int], option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([option, value])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"error: argument {option}: {said}")
 
 
 def test_code_has_a_version() -> None:

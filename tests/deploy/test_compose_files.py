@@ -62,6 +62,12 @@ def test_no_secret_is_in_an_environment(command: list[str]) -> None:
             assert not secret or name.endswith("_FILE"), (name, value)
 
 
+def test_all_profiles_have_one_name_for_the_command_that_ends_them(command: list[str]) -> None:
+    compose = Compose(command, files())
+    assert compose.config("*")["services"].keys() == compose.config(*PROFILES)["services"].keys()
+    assert "docker compose --profile '*' down" in (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+
+
 def test_settings_pass_through(command: list[str]) -> None:
     compose = Compose(command, files("cpu"), environment={"RESIGHT_INDEX": "exact", "RESIGHT_PORT": "9000"})
     service = compose.config()["services"]["resight"]

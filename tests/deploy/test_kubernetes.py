@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -16,6 +17,7 @@ from service.settings import PREFIX, Settings
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 BASE = FOLDER / "base"
 OVERLAYS = sorted((FOLDER / "overlays").iterdir())
+COMPONENTS = sorted((FOLDER / "components").iterdir())
 FILES = sorted(FOLDER.rglob("*.yaml"))
 LABELS = {"app.kubernetes.io/name": "resight"}
 WRITABLE = {"/data", "/tmp"}
@@ -55,21 +57,26 @@ def literals(folder: Path) -> dict[str, str]:
     return dict(literal.split("=", 1) for literal in generator["literals"])
 
 
+def components(overlay: Path) -> list[Path]:
+    """The folders that an overlay adds to the base."""
+    return [(overlay / name).resolve() for name in read(overlay / "kustomization.yaml").get("components", [])]
+
+
 def settings(overlay: Path) -> dict[str, str]:
     """The settings that reach the process, by the names of `Settings`."""
-    bases = [overlay]
-    while bases[-1] != BASE:
-        (above,) = read(bases[-1] / "kustomization.yaml")["resources"]
-        bases.append((bases[-1] / above).resolve())
-    variables = {name: value for folder in reversed(bases) for name, value in literals(folder).items()}
+    above = [] if overlay == BASE else [*components(overlay), overlay]
+    folders = [folder for folder in [BASE, *above] if "configMapGenerator" in read(folder / "kustomization.yaml")]
+    variables = {name: value for folder in folders for name, value in literals(folder).items()}
     assert all(name.startswith(PREFIX) for name in variables)
     return {name.removeprefix(PREFIX).lower(): value for name, value in variables.items()}
 
 
-@pytest.mark.parametrize("folder", [BASE, *OVERLAYS], ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder", [BASE, *COMPONENTS, *OVERLAYS], ids=lambda folder: f"{folder.parent.name}-{folder.name}"
+)
 def test_every_file_is_listed(folder: Path) -> None:
     kustomization = read(folder / "kustomization.yaml")
-    listed = [*kustomization["resources"], *(patch["path"] for patch in kustomization.get("patches", []))]
+    listed = [*kustomization.get("resources", []), *(patch["path"] for patch in kustomization.get("patches", []))]
     files = {name for name in listed if name.endswith(".yaml")}
     assert files == {file.name for file in folder.glob("*.yaml")} - {"kustomization.yaml"}
     assert all((folder / name).exists() for name in listed)
@@ -159,13 +166,26 @@ def test_no_secret_is_in_the_files() -> None:
 
 
 def test_resources_are_asked_for_and_limited() -> None:
-    cpu, gpu = (pod(read(FOLDER / "overlays" / name / f"{name}.yaml"))["containers"][0] for name in ("cpu", "gpu"))
+    cpu, gpu = (pod(read(FOLDER / "components" / name / f"{name}.yaml"))["containers"][0] for name in ("cpu", "gpu"))
     for container, overlay in ((cpu, "cpu"), (gpu, "gpu")):
         requests, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert {"cpu", "memory", "ephemeral-storage"} <= requests.keys() == limits.keys()
         assert settings(FOLDER / "overlays" / overlay)["threads"] == limits["cpu"]
     assert gpu["resources"]["requests"]["nvidia.com/gpu"] == gpu["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "nvidia.com/gpu" not in cpu["resources"]["limits"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda overlay: overlay.name)
+def test_the_image_is_the_overlays_own_whatever_was_set_in_others(overlay: Path, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    for other in OVERLAYS:
+        file = tmp_path / "overlays" / other.name / "kustomization.yaml"
+        kustomization = read(file)
+        # as `kustomize edit set image resight=registry.example/resight:TAG` leaves it
+        kustomization["images"] = [{"name": "resight", "newName": "registry.example/resight", "newTag": other.name}]
+        file.write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+    (container,) = pod(built(tmp_path / "overlays" / overlay.name)["Deployment"])["containers"]
+    assert container["image"] == f"registry.example/resight:{overlay.name}"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda overlay: overlay.name)
@@ -182,7 +202,7 @@ def test_an_overlay_builds_into_what_it_says(overlay: Path) -> None:
     assert {"startupProbe", "livenessProbe", "readinessProbe", "securityContext"} <= container.keys()
     (data,) = (volume for volume in spec["volumes"] if volume["name"] == "data")
     if overlay.name == "milvus":
-        assert manifests.keys() == shared
+        assert manifests.keys() == shared | {"CronJob"}
         assert manifests["Deployment"]["spec"]["replicas"] > 1
         assert manifests["Deployment"]["spec"]["strategy"]["type"] == "RollingUpdate"
         assert manifests["Service"]["spec"]["sessionAffinity"] == "ClientIP"
@@ -191,6 +211,40 @@ def test_an_overlay_builds_into_what_it_says(overlay: Path) -> None:
     else:
         assert manifests.keys() == shared | {"PersistentVolumeClaim"}
         assert data.keys() == {"name", "persistentVolumeClaim"}
+
+
+def test_the_nightly_job_is_as_closed_as_a_replica_and_takes_no_requests() -> None:
+    manifests = built(FOLDER / "overlays" / "milvus")
+    template = manifests["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]
+    replica = pod(manifests["Deployment"])
+    (job,), (container,) = template["spec"]["containers"], replica["containers"]
+    for key in ("image", "envFrom", "securityContext"):
+        assert job[key] == container[key]
+    assert template["spec"]["securityContext"].items() <= replica["securityContext"].items()
+    assert template["spec"]["automountServiceAccountToken"] is template["spec"]["enableServiceLinks"] is False
+    assert job["args"] == ["maintain"]
+    assert template["metadata"]["labels"] != LABELS
+    selector = manifests["NetworkPolicy"]["spec"]["podSelector"]
+    assert selector.keys() == {"matchExpressions"}
+    named = selector["matchExpressions"][0]["values"]
+    assert named == [LABELS["app.kubernetes.io/name"], template["metadata"]["labels"]["app.kubernetes.io/name"]]
+
+
+def test_milvus_secrets_are_optional_and_lie_where_the_settings_say() -> None:
+    overlay = FOLDER / "overlays" / "milvus"
+    offered = re.findall(r"^ +# - (RESIGHT_\w+)=(\S+)$", (overlay / "kustomization.yaml").read_text(), re.MULTILINE)
+    chosen = {name.removeprefix(PREFIX).lower(): value for name, value in offered}
+    Settings(**settings(overlay), **chosen)  # type: ignore[arg-type]
+    files = {Path(value) for name, value in chosen.items() if name.endswith("_file")}
+    manifests = built(overlay)
+    for spec in (pod(manifests["Deployment"]), pod(manifests["CronJob"]["spec"]["jobTemplate"])):
+        (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "secrets")
+        assert volume["secret"]["optional"] is True
+        (mount,) = (mount for mount in spec["containers"][0]["volumeMounts"] if mount["name"] == "secrets")
+        assert {file.parent for file in files} == {Path(mount["mountPath"])}
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"kubectl create secret generic {volume['secret']['secretName']} -n resight" in page
+    assert all(f"--from-file={file.name}" in page for file in files)
 
 
 @pytest.mark.parametrize("folder", [BASE, *OVERLAYS], ids=lambda folder: folder.name)

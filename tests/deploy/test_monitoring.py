@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy import monitoring
 from tests.deploy.headings import anchors
-from tests.deploy.monitoring import ALERTS, DASHBOARD, GRAFANA, PANELS, PROMETHEUS, ROOT, metric_names
+from tests.deploy.monitoring import ALERTS, DASHBOARD, FOLDER, GRAFANA, PANELS, PROMETHEUS, ROOT, metric_names
 from tests.drawn_crops import crop, uploads
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -76,9 +76,15 @@ def test_alerts_are_called_differently() -> None:
 def test_prometheus_scrapes_the_service_of_the_compose_files() -> None:
     (job,) = PROMETHEUS["scrape_configs"]
     assert job["job_name"] == "resight"
-    assert job["static_configs"] == [{"targets": ["resight:8000"]}]
-    assert job["dns_sd_configs"] == [{"names": ["replica"], "type": "A", "port": 8000}]
+    assert (
+        "static_configs" not in job
+    )  # one that does not run is no target, in the profile `milvus` not even a missing one
+    assert job["dns_sd_configs"] == [{"names": ["resight", "replica"], "type": "A", "port": 8000}]
     assert PROMETHEUS["rule_files"] == ["alerts.yml"]
+    public = yaml.safe_load((FOLDER / "prometheus.public.yml").read_text(encoding="utf-8"))
+    (public_job,) = public.pop("scrape_configs")
+    assert public_job.pop("authorization") == {"credentials_file": "/run/secrets/metrics_key"}
+    assert {**public, "scrape_configs": [public_job]} == PROMETHEUS
 
 
 def test_grafana_finds_prometheus_and_the_dashboard() -> None:

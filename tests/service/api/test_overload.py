@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.api import searching
 from service.api.limits import REQUEST_BYTES, TAR, Uploads
 from service.inference.images import decode_and_keep
 from service.settings import Settings
@@ -91,3 +92,50 @@ def test_a_body_is_given_back_whatever_becomes_of_it(
         assert service.client.post("/nowhere", content=bytes(2**20)).status_code == 404
         assert service.client.post("/gallery", files=uploads(crop(1))).status_code == 201
         assert counted.held == 0
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_queries_without_pictures_are_bounded_too(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    monkeypatch.setattr(searching, "LEAST_WAITING", 2)
+    monkeypatch.setattr(searching, "QUEUE_SECONDS", 1e-6)
+    with serve(make_settings()) as service, ThreadPoolExecutor() as pool:
+        (enrolled,) = service.client.post("/gallery", files=uploads(crop(1))).json()["results"]
+        body = {"crop_ids": [enrolled["crop_id"]], "exact": exact}
+        gate, searched = threading.Event(), service.gallery.query_all
+
+        def query_all(probes: Any) -> Any:
+            assert gate.wait(30)
+            return searched(probes)
+
+        monkeypatch.setattr(service.gallery, "query_all", query_all)
+        waiting = [pool.submit(httpx.post, f"{service.url}/query", json=body, timeout=30) for _ in range(2)]
+        lane = service.runtime.searches._lane(exact)
+        until(lambda: lane._unanswered == 2)
+        refused = service.client.post("/query", json=body)
+        expect(refused, "queue-full")
+        assert int(refused.headers["Retry-After"]) >= 1
+        expect(service.client.post("/query", files=uploads(crop(1)), data={"exact": str(exact)}), "queue-full")
+        gate.set()
+        assert [one.result().status_code for one in waiting] == [200, 200]
+        assert service.client.post("/query", json=body).status_code == 200
+
+
+def test_queries_that_wait_for_too_long_are_answered(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "DEADLINE_SECONDS", 0.1)
+    with serve(make_settings()) as service:
+        (enrolled,) = service.client.post("/gallery", files=uploads(crop(1))).json()["results"]
+        gate, searched = threading.Event(), service.gallery.query_all
+
+        def query_all(probes: Any) -> Any:
+            assert gate.wait(30)
+            return searched(probes)
+
+        monkeypatch.setattr(service.gallery, "query_all", query_all)
+        answer = service.client.post("/query", json={"crop_ids": [enrolled["crop_id"]]})
+        gate.set()
+        expect(answer, "queue-timeout")
+        assert int(answer.headers["Retry-After"]) >= 1

@@ -10,9 +10,11 @@ from typing import cast
 import numpy as np
 import pytest
 
-from service.api.searching import MOST_TOGETHER, Searches
+from service.api import searching
+from service.api.searching import LEAST_WAITING, MOST_TOGETHER, Searches
 from service.gallery.gallery import Gallery
 from service.gallery.records import Answer, InvalidEmbedding, Probe, QueryOptions
+from service.inference.outcomes import QueueFull, TooLate
 
 
 class Counting:
@@ -64,7 +66,7 @@ def test_what_waits_is_searched_at_once_and_fails_alone() -> None:
                 assert isinstance(answer, Answer)
                 assert answer.searched == number
     waiting = [n for n in range(4, 4 + MOST_TOGETHER) if n != 6]
-    assert gallery.batches == [[1, 2, 3], waiting, [99, 100, 7], [99], [100], [7]]
+    assert gallery.batches == [[1, 2, 3], [*waiting, 99], [100, 7], [100], [7]]
 
 
 def test_it_goes_on_after_a_pause() -> None:
@@ -108,3 +110,100 @@ def test_what_asks_for_every_crop_holds_up_nobody_else() -> None:
 
     asyncio.run(main())
     assert gallery.batches == [[3, 4], [1, 2]]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_more_than_may_wait_is_refused_until_there_is_room(exact: bool) -> None:
+    gallery = Counting()
+
+    async def main() -> None:
+        searches = Searches(cast(Gallery, gallery))
+        waiting = [asyncio.create_task(searches.answer(probe(1 + n % 90, exact))) for n in range(LEAST_WAITING)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(QueueFull, match=r"Too many queries .* try again in \d+ s\.") as refused:
+            await searches.answer(probe(1, exact))
+        assert refused.value.retry_after >= 1
+        with pytest.raises(QueueFull):
+            searches.require_room(exact)
+        searches.require_room(not exact)
+        waiting.pop().cancel()  # whose client is gone
+        await asyncio.sleep(0)
+        searches.require_room(exact)
+        gallery.gate.set()
+        await asyncio.gather(*waiting)
+        searches.require_room(exact)
+        searches.close()
+
+    asyncio.run(main())
+    assert sum(map(len, gallery.batches)) == LEAST_WAITING - 1
+
+
+@pytest.mark.parametrize(("seconds", "may_wait"), [(0.01, 400), (1.0, LEAST_WAITING)])
+def test_what_may_wait_follows_from_what_a_query_takes(
+    seconds: float, may_wait: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    gallery = Counting()
+    gallery.gate.set()
+    answer = gallery.query_all
+
+    def query_all(probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]:
+        nonlocal now
+        now += seconds
+        return answer(probes)
+
+    gallery.query_all = query_all  # type: ignore[method-assign]
+    monkeypatch.setattr(searching, "perf_counter", lambda: now)
+
+    async def main() -> int:
+        searches = Searches(cast(Gallery, gallery))
+        await searches.answer(probe(1))
+        gallery.gate.clear()
+        waiting = [asyncio.create_task(searches.answer(probe(1))) for _ in range(1000)]
+        await asyncio.sleep(0.05)
+        refused = sum(task.done() for task in waiting)
+        gallery.gate.set()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        searches.close()
+        return 1000 - refused
+
+    assert asyncio.run(main()) == pytest.approx(may_wait, abs=1)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_waits_for_too_long_is_dropped(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "DEADLINE_SECONDS", 0.2)
+    gallery = Counting()
+
+    async def main() -> None:
+        searches = Searches(cast(Gallery, gallery))
+        under_way = asyncio.create_task(searches.answer(probe(1, exact)))
+        await asyncio.sleep(0.05)
+        dropped = await asyncio.gather(*(searches.answer(probe(2, exact)) for _ in range(3)), return_exceptions=True)
+        with pytest.raises(TooLate, match="The query waited too long"):
+            await under_way
+        assert [type(one) for one in dropped] == [TooLate] * 3
+        gallery.gate.set()
+        monkeypatch.undo()
+        assert (await searches.answer(probe(3, exact))).searched == 3
+        searches.close()
+
+    asyncio.run(main())
+    assert gallery.batches == [[1], [3]]
+
+
+def test_a_timeout_of_the_gallery_is_its_own() -> None:
+    gallery = Counting()
+
+    def query_all(probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]:
+        raise TimeoutError("of the gallery")
+
+    gallery.query_all = query_all  # type: ignore[method-assign]
+
+    async def main() -> None:
+        searches = Searches(cast(Gallery, gallery))
+        with pytest.raises(TimeoutError, match="of the gallery"):
+            await searches.answer(probe(1))
+        searches.close()
+
+    asyncio.run(main())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import httpx
 import pytest
 
+from service.app import running
+from service.settings import Settings, available_cores
 from tests.drawn_crops import crop, uploads
 from tests.serving import Served
 from tests.tiny_model import DIM, METADATA
@@ -93,3 +96,15 @@ def test_the_start_is_logged_with_model_and_licence(
     assert ready["licence_notice"] == METADATA["licence_notice"]
     (request_line,) = [line for line in lines if line.get("request_id") == "seen-in-the-log"]
     assert (request_line["route"], request_line["status"], request_line["level"]) == ("/model", 200, "info")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_more_threads_than_cores_are_warned_of(
+    make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture, more: int
+) -> None:
+    caplog.set_level("WARNING", "service.app")
+    threads = available_cores() + more
+    with running(make_settings(threads=threads)):
+        pass
+    warned = [record.levelname for record in caplog.records if f"RESIGHT_THREADS={threads} is more" in record.message]
+    assert warned == ["WARNING"] * more

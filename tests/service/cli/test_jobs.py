@@ -63,7 +63,8 @@ def test_backup_and_restore(settings: Settings, tmp_path: Path) -> None:
     )
     nothing = resight("backup", tmp_path / "backup2", "--gallery", f"sqlite:///{tmp_path / 'nowhere'}", code=2)
     assert nothing.stderr.startswith("There is no gallery in ")
-    assert resight("backup", tmp_path / "b", "--gallery", "http://x", code=2).stderr.startswith("gallery: the gallery")
+    wrong = resight("backup", tmp_path / "b", "--gallery", "http://x", code=2)
+    assert wrong.stderr.startswith("RESIGHT_GALLERY / --gallery: the gallery must be sqlite:///FOLDER")
 
 
 def test_ctrl_c_is_one_sentence(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

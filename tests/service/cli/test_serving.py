@@ -32,8 +32,14 @@ def test_serve_has_an_option_for_every_setting() -> None:
     ("options", "reason"),
     [
         (["--model", "gone.onnx"], "gone.onnx"),
-        (["--device", "abacus"], "device: "),
-        (["--max-batch", "3"], "max_batch: "),
+        (
+            ["--device", "abacus"],
+            "RESIGHT_DEVICE / --device: Input should be 'auto', 'cpu', 'cuda' or 'tensorrt', not 'abacus'",
+        ),
+        (
+            ["--max-batch", "3"],
+            "RESIGHT_MAX_BATCH / --max-batch: the largest batch must be 1, 2, 4, 8, 16, 32 or 64, not 3",
+        ),
         (["--host", "0.0.0.0"], "RESIGHT_ALLOW_ANONYMOUS"),
     ],
 )

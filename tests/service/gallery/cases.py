@@ -136,7 +136,18 @@ def cut(path: Path, share: float) -> None:
     os.truncate(path, int(share * path.stat().st_size))
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def linked(path: Path) -> None:
+    path.symlink_to(path.rename(path.parent.parent / path.name))
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a pipe": pipe,
+    "a link": linked,
     **{f"bit flipped at {place:.2f}": partial(flip, place=place) for place in np.linspace(0, 1, 12).tolist()},
     **{f"cut to {share}": partial(cut, share=share) for share in (0.0, 0.001, 0.3, 0.9, 0.999)},
     "garbage": lambda path: path.write_bytes(np.random.default_rng(0).bytes(50_000)),

@@ -7,9 +7,12 @@ import logging
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 
 from service.gallery import recovery
 from service.gallery.database import DATABASE_NAME
+from service.gallery.erasures import Selection
 from service.gallery.folder import SNAPSHOT_NAME, UNFINISHED_SNAPSHOT_NAME
 from service.gallery.gallery import Gallery
 from service.gallery.identities import Correction
@@ -309,6 +313,84 @@ def test_an_erasure_after_the_last_byte_stops_it_too(tmp_path: Path, monkeypatch
             patch.setattr(SnapshotKeeper, "_fill", fill_and_erase)
             assert not gallery._snapshots.write()
         assert not list(tmp_path.glob("*.snapshot*"))
+
+
+def in_one_commit(gallery: Gallery, *acts: Callable[[], object]) -> list[Any]:
+    """What acts return whose writes share one commit, in this order; each ends with its first write."""
+    writer = gallery._store.database._writer
+    held, go = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        held.set()
+        go.wait(10)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(gallery._store.database.write, hold)
+        held.wait(10)
+        asked = []
+        for number, act in enumerate(acts, 1):
+            asked.append(pool.submit(act))
+            until(lambda waiting=number: writer._waiting.qsize() == waiting)  # type: ignore[misc]
+        go.set()
+        return [one.result() for one in asked]
+
+
+@pytest.mark.parametrize("erased_first", [False, True])
+def test_an_erasure_in_the_same_commit_stops_the_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, erased_first: bool
+) -> None:
+    monkeypatch.setattr("service.gallery.index.COMPACT_MINIMUM", 1)  # its vectors' places are others' afterwards
+    folder = tmp_path / "data"
+    with open_gallery(folder) as gallery:
+        fill(gallery)
+        gone = Selection(crop_ids=frozenset(crop_id(n) for n in range(20)))
+        acts: list[Callable[[], object]] = [gallery._snapshots.write, lambda: gallery.erasures.erase(gone)]
+        said = in_one_commit(gallery, *(reversed(acts) if erased_first else acts), lambda: fill(gallery, COUNT, 20))
+        assert said[1 if erased_first else 0] is False
+        assert "crops were erased meanwhile" in caplog.text
+        assert not list(folder.glob("*.snapshot*"))
+        expected = answers(gallery)
+        copy = killed(folder, tmp_path / "killed")
+        assert gallery._snapshots.write()
+    for there in (copy, folder):
+        with open_gallery(there) as gallery:
+            assert answers(gallery) == expected
+
+
+def test_a_snapshot_of_the_format_that_could_hold_what_was_erased_is_made_anew(
+    tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = killed(whole, tmp_path / "data")
+    path = folder / SNAPSHOT_NAME
+    path.write_bytes(path.read_bytes()[:-8] + b"RSGTIX01")
+    with open_gallery(folder):
+        assert "no format that this release knows" in caplog.text
+        assert not path.exists()
+    assert path.read_bytes().endswith(b"RSGTIX02")
+
+
+def test_a_snapshot_that_fails_in_an_unknown_way_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_gallery(tmp_path) as gallery:
+        fill(gallery)
+        with monkeypatch.context() as patch:
+            patch.setattr("service.gallery.index.Index.stored", lambda *_: [][0])
+            assert not gallery._snapshots.write()
+        assert "no snapshot of the index was written" in caplog.messages
+        assert not list(tmp_path.glob("*.snapshot*"))
+
+
+def test_an_end_that_fails_frees_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = open_gallery(tmp_path)
+    fill(gallery)
+    with monkeypatch.context() as patch:
+        patch.setattr(SnapshotKeeper, "close", lambda _: [][0])
+        with pytest.raises(IndexError):
+            gallery.close()
+    gallery._snapshots._watch.close()
+    with open_gallery(tmp_path) as again:
+        assert again.crop_count == COUNT
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])

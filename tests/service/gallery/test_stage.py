@@ -261,6 +261,11 @@ def test_what_looks_into_every_cell_knows_that_there_are_no_others() -> None:
     assert sorted(made.likely(vectors[0], 10, few, 1000.0)[0].tolist()) == [0, 1, 2]
 
 
+def test_training_with_few_vectors_writes_nothing_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    assert FirstStage.trained("ivf", units(np.random.default_rng(0), 1000, DIM), 1000) is not None
+    assert capfd.readouterr() == ("", "")
+
+
 def test_adding_takes_the_threads_that_are_given_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
     monkeypatch.setattr(faiss, "omp_set_num_threads", threads.append)

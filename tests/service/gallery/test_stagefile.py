@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from service.gallery.records import Filters, NewCrop
 from service.gallery.sections import SectionReader
 from service.gallery.stage import FirstStage
 from service.gallery.stagefile import MAGIC, SECTION
-from tests.service.gallery.cases import DAMAGE, until
+from tests.service.gallery.cases import DAMAGE, units, until
 from tests.service.gallery.large import DIM, PEOPLE, SHOTS, agreement, enrolled, opened, people, staged
 
 PROBES = people(np.random.default_rng(1), 20, 1)
@@ -199,7 +200,15 @@ def damaged_crop(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (folder / SNAPSHOT_NAME).unlink()
 
 
-@pytest.mark.parametrize("change", [newer_faiss, other_crops, other_model, damaged_crop])
+def other_vectors(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = people(np.random.default_rng(5), 250, SHOTS).astype(np.float16)
+    written = [(blob, zlib.crc32(blob), row) for row, blob in enumerate((v.tobytes() for v in vectors), 1)]
+    with closing(sqlite3.connect(folder / DATABASE_NAME)) as connection, connection:
+        connection.executemany("UPDATE embeddings SET vector = ?, crc32 = ? WHERE row = ?", written)
+    (folder / SNAPSHOT_NAME).unlink()
+
+
+@pytest.mark.parametrize("change", [newer_faiss, other_crops, other_model, damaged_crop, other_vectors])
 def test_a_stage_of_something_else_is_built_anew(
     tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
@@ -209,14 +218,34 @@ def test_a_stage_of_something_else_is_built_anew(
         caplog.clear()
         with opened(folder) as gallery:
             of_no_use, built = came_from(gallery, caplog)
-    assert "of another model, kind or FAISS, or not of these crops" in of_no_use
+    assert "of another model or FAISS, or not of these crops" in of_no_use
+    assert built == BUILT
+
+
+@pytest.mark.parametrize(("dim", "count"), [(DIM + 1, 1500), (DIM, 1499), (DIM, 1501)])
+def test_a_stage_of_another_size_than_it_says_is_built_anew(
+    tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, dim: int, count: int
+) -> None:
+    folder = copied(whole, tmp_path / "data")
+    vectors = units(np.random.default_rng(6), count, dim)
+    other = FirstStage.trained("ivf", vectors, count)
+    assert other is not None
+    other.add(vectors.astype(np.float16), 1)
+    monkeypatch.setattr(FirstStage, "read", lambda *_: other)
+    with opened(folder) as gallery:
+        of_no_use, built = came_from(gallery, caplog)
+    assert "not of as many numbers or crops as it says" in of_no_use
     assert built == BUILT
 
 
 def test_a_stage_of_another_kind_is_built_anew(tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = copied(whole, tmp_path / "data")
     with opened(folder, "hnsw") as gallery:
-        assert len(came_from(gallery, caplog)) == 2
+        staged(gallery)
+        assert {record.levelname for record in caplog.records} == {"INFO"}  # somebody chose so
+        of_ivf, built = came_from(gallery, caplog)
+    assert of_ivf == "the first stage on disk is of ivf, hnsw is wanted: it is built anew"
+    assert built == BUILT
     with opened(folder, "hnsw") as gallery:
         assert came_from(gallery, caplog) == [LOADED]
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 def missing() -> str | None:
     """Why this machine cannot run these tests."""
     if CUDA not in onnxruntime.get_available_providers():
-        return "this ONNX Runtime is built without CUDA: install resight[gpu] instead of resight[cpu]"
+        return "this ONNX Runtime is built without CUDA: install the extra gpu instead of cpu"
     try:
         find_card(cuda_major())
     except CudaError as error:

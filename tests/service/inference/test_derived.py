@@ -14,7 +14,7 @@ from service.inference import derived
 from service.inference.derived import DERIVATION, DIGEST_BYTES, derive, derive_cached
 from service.inference.engine import load_engine
 from service.inference.model import ModelError, ModelFile, read_model
-from tests.tiny_model import DIM, write_tiny_model
+from tests.tiny_model import DIM, in_ort_format, write_tiny_model
 
 
 def test_it_keeps_name_identity_and_curve(model_file: ModelFile) -> None:
@@ -51,6 +51,13 @@ def test_a_graph_that_cannot_be_derived_names_the_file(model_file: ModelFile) ->
     model.graph.node[0].input[0] = "nowhere"
     with pytest.raises(ModelError, match=r"tiny.onnx cannot be made fp16 for a GPU: "):
         derive(ModelFile(model_file.info, model.SerializeToString()))
+
+
+def test_from_ort_format_nothing_can_be_derived(model_path: Path, tmp_path: Path) -> None:
+    file = read_model(in_ort_format(model_path, tmp_path / "tiny.ort"))
+    assert load_engine(file, "cpu", threads=1, max_batch=2).info == file.info
+    with pytest.raises(ModelError, match=r"tiny.ort cannot be made fp16 for a GPU: it is in ORT format"):
+        derive_cached(file, tmp_path / "cache")  # as a start on a GPU does
 
 
 def kept(folder: Path) -> Path:
@@ -97,6 +104,17 @@ def test_what_is_kept_but_wrong_is_made_anew(
     assert derive_cached(model_file, folder).info.sha256 == model_file.info.sha256
     assert "made anew" in caplog.text
     assert kept(folder).read_bytes()[DIGEST_BYTES:] == good
+
+
+def test_what_is_kept_but_huge_is_not_read(
+    model_file: ModelFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = derive_cached(model_file, tmp_path).content
+    with kept(tmp_path).open("ab") as file:
+        file.truncate(1 << 40)
+    assert derive_cached(model_file, tmp_path).content == good
+    assert vars(caplog.records[-1])["reason"] == "it is too large"
+    assert kept(tmp_path).stat().st_size == DIGEST_BYTES + len(good)
 
 
 def test_only_the_present_models_is_kept(model_file: ModelFile, tmp_path: Path) -> None:

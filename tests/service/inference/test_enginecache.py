@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.inference.enginecache import SEAL, Facts, engine_folder, seal
+from service.inference.enginecache import SEAL, Facts, clear, engine_folder, seal
 
 FACTS: Facts = {
     "model": "0" * 64,
@@ -56,6 +56,38 @@ def add_engine(folder: Path) -> None:
     (folder / "other.engine").write_bytes(b"of somebody else")
 
 
+def add_one_with_the_name_of_the_seal(folder: Path) -> None:
+    (folder / f"{SEAL}.engine").write_bytes(b"of somebody else")
+
+
+def add_one_in_a_folder(folder: Path) -> None:
+    (folder / "more").mkdir()
+    (folder / "more" / "other.engine").write_bytes(b"of somebody else")
+
+
+def add_link(folder: Path) -> None:
+    (folder / "other.engine").symlink_to("nowhere")
+    seal(folder, FACTS)
+
+
+def deep_seal(folder: Path) -> None:
+    (folder / SEAL).write_bytes(b"[" * 100_000)
+
+
+def huge_seal(folder: Path) -> None:
+    with (folder / SEAL).open("ab") as file:
+        file.truncate(1 << 40)
+
+
+def link_folder(folder: Path) -> None:
+    folder.symlink_to(folder.rename(folder.parent / "elsewhere"))
+
+
+def link_folder_to_nothing(folder: Path) -> None:
+    clear(folder)
+    folder.symlink_to("nowhere")
+
+
 def remove_seal(folder: Path) -> None:
     (folder / SEAL).unlink()
 
@@ -71,6 +103,13 @@ def of_another_card(folder: Path) -> None:
         (damage_seal, f"their {SEAL} is damaged"),
         (no_object, "another card, model or version"),
         (add_engine, "they are damaged"),
+        (add_one_with_the_name_of_the_seal, "they are damaged"),
+        (add_one_in_a_folder, "they are damaged"),
+        (add_link, "there are links among them"),
+        (deep_seal, f"their {SEAL} is damaged"),
+        (huge_seal, f"their {SEAL} is damaged"),
+        (link_folder, "their folder is a link"),
+        (link_folder_to_nothing, "their folder is a link"),
         (remove_seal, "broken off"),
         (of_another_card, "another card, model or version"),
     ],

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 
 from service import priority
+from service.inference import card
 from service.inference.engine import (
     EngineError,
     Inference,
@@ -65,6 +66,28 @@ def test_it_embeds_whatever_the_number(model_file: ModelFile) -> None:
 
 def test_auto_takes_the_cpu_with_its_largest_batch(model_file: ModelFile) -> None:
     assert load_engine(model_file, "auto", threads=1).max_batch == 16
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_auto_says_what_to_install_only_where_a_gpu_is(
+    model_file: ModelFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, gpu: bool
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+    monkeypatch.setattr(card, "DRIVER_VERSION", tmp_path if gpu else tmp_path / "none")
+    monkeypatch.setenv("PATH", "")
+    caplog.set_level("WARNING", "service.inference")
+    assert load_engine(model_file, "auto", threads=1).provider == CPU
+    said = [record for record in caplog.records if record.name == "service.inference.engine"]
+    assert [record.levelname for record in said] == ["WARNING"] * gpu
+    assert all("install the extra gpu instead of cpu, in an environment of its own" in one.message for one in said)
+
+
+def test_a_driver_shows_by_nvidia_smi_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(card, "DRIVER_VERSION", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not card.driver_shows()
+    (tmp_path / "nvidia-smi").touch(0o755)
+    assert card.driver_shows()
 
 
 @pytest.mark.parametrize(("device", "name"), [("cuda", "CUDA"), ("tensorrt", "Tensorrt")])

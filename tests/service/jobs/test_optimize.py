@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.inference.model import ModelError, read_model
+from service.inference.model import read_model
 from service.jobs import optimize as job
 from service.jobs.job import JobError
 from service.jobs.optimize import agreement, optimize
@@ -88,10 +89,32 @@ def test_what_cannot_be_done_is_said(model_path: Path, crops: Path, tmp_path: Pa
         optimize(model_path, target, tmp_path / "empty", 1)
     with pytest.raises(JobError, match="is there already"):
         optimize(model_path, model_path, crops, 1)
-    with pytest.raises(ModelError, match="no model file"):
+    with pytest.raises(JobError, match="no model file"):
         optimize(tmp_path / "none.onnx", target, crops, 1)
     half = write_tiny_model(tmp_path / "h.onnx", {"precision": "fp16"})
     with pytest.raises(JobError, match="is fp16 already"):
         optimize(half, target, crops, 1)
-    with pytest.raises(JobError, match="cannot be written"):
-        optimize(model_path, tmp_path / "nowhere" / "half.onnx", crops, 1)
+    with pytest.raises(JobError, match=f"{'x' * 300} cannot be read: File name too long"):
+        optimize(model_path, target, tmp_path / ("x" * 300), 1)
+    with pytest.raises(JobError, match="There is no model file at"):
+        optimize(tmp_path / ("x" * 300), target, crops, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("nowhere/half.onnx", "No such file or directory"), ("x" * 300, "File name too long")],
+)
+def test_a_place_that_cannot_be_written_is_said_before_the_work(
+    name: str, reason: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(_: Path) -> NoReturn:
+        raise AssertionError
+
+    monkeypatch.setattr(job, "read_model", work)
+    with pytest.raises(JobError, match=f"{name} cannot be written: {reason}"):
+        optimize(model_path, tmp_path / name, tmp_path, 1)
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes(model_path: Path, crops: Path, tmp_path: Path) -> None:
+    optimize(model_path, tmp_path / ("x" * 250), crops, 1)
+    assert (tmp_path / ("x" * 250)).exists()
