@@ -12,7 +12,6 @@ from tests.service.cli.running import resight
 from tests.service.cli.test_documentation import COMMANDS
 from tests.serving import Served
 
-SERVE = ["serve", "--port", "0"]
 # {gone}: no such file, {file}: a text file, {crop}: a picture, {folder}: an empty folder, {model}: a good model
 OFFLINE = {
     "": "Usage",
