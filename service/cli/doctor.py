@@ -85,7 +85,9 @@ def _settings(chosen: dict[str, Any]) -> tuple[Settings | None, list[Check]]:
         settings = Settings(**chosen)
     except ValidationError as error:
         advice = "Correct or unset it; README.md, `Settings`, lists all of them."
-        return None, [Check("settings", State.FAIL, line, advice) for line in refusals(error).splitlines()]
+        return None, [
+            Check("settings", State.FAIL, SECRET.sub("…@", line), advice) for line in refusals(error).splitlines()
+        ]
     return settings, [Check("settings", State.OK, "every RESIGHT_* variable is known and has a possible value")]
 
 
