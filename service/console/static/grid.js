@@ -6,7 +6,7 @@ import { cropSource, cropTitle } from "./crops.js";
 
 const MOST_CELLS = 72; // of four nodes each, on whatever screen: on a larger one cells are larger
 const GAP = 8;
-const CAPTION = 44; // pixels under a picture: two lines
+const CAPTION = 2.8; // under a picture, in rem: two lines
 const SETTLED_MS = 60; // pictures are fetched once scrolling has been still for so long
 
 export class Grid {
@@ -73,10 +73,12 @@ export class Grid {
   // Geometry
 
   fit() {
-    const { columns, width, rows } = fitted(this.list.clientWidth - 2 * GAP, this.list.clientHeight);
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const under = CAPTION * rem + GAP;
+    const { columns, width, rows } = fitted(this.list.clientWidth - 2 * GAP, this.list.clientHeight, under);
     this.columns = columns;
     this.width = width;
-    this.height = 2 * width + CAPTION + GAP;
+    this.height = 2 * width + under;
     this.need(columns * rows);
     this.draw();
   }
@@ -195,11 +197,11 @@ export class Grid {
 }
 
 /** The widest grid of small cells that `MOST_CELLS` fill. */
-function fitted(width, height) {
+function fitted(width, height, under) {
   const least = width < 500 ? 84 : 104;
   for (let columns = Math.max(1, Math.floor((width + GAP) / (least + GAP))); ; columns--) {
     const cell = Math.max(least, (width - GAP * (columns - 1)) / columns);
-    const rows = Math.ceil(height / (2 * cell + CAPTION + GAP)) + 1; // a part of one at either end
+    const rows = Math.ceil(height / (2 * cell + under)) + 1; // a part of one at either end
     if (columns * rows <= MOST_CELLS || columns === 1) return { columns, width: cell, rows };
   }
 }

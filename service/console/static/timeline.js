@@ -14,9 +14,12 @@ const ORDER = new Intl.Collator("en", { numeric: true });
 
 /** Draws `crops` as wide as `place` and calls `chose(group)` for the one that is chosen. */
 export function drawTimeline(place, crops, chose) {
-  const plan = planned(crops, Math.max(place.clientWidth, 200));
+  const scale = parseFloat(getComputedStyle(place).fontSize) / 15; // larger letters, larger pictures
+  const plan = planned(crops, Math.max(place.clientWidth / scale, 200));
   const height = plan.rows.length * ROW + (plan.span ? AXIS : 0);
-  const drawn = svg("svg", { width: plan.width, height, viewBox: `0 0 ${plan.width} ${height}`, role: "group", "aria-labelledby": "line-title" });
+  const viewBox = `0 0 ${plan.width} ${height}`;
+  const named = { role: "group", "aria-labelledby": "line-title" };
+  const drawn = svg("svg", { width: plan.width * scale, height: height * scale, viewBox, ...named });
   plan.rows.forEach((camera, row) => drawn.append(...rail(camera, row, plan)));
   if (plan.span) drawn.append(...axis(plan, height));
   const buttons = plan.groups.map((group) => button(group));
