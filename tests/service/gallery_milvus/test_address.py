@@ -61,7 +61,9 @@ def test_places_of_pictures() -> None:
 
 def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
-    with pytest.raises(GalleryUnavailable, match=r"pip install 'resight\[cluster\]'"):
+    with pytest.raises(
+        GalleryUnavailable, match=r"-c constraints.txt '.\[cluster\]' in a checkout; of the images, `cluster`"
+    ):
         Server(Address("localhost", 1, "a"))
 
 
