@@ -51,14 +51,16 @@ def migrate(
         from service.galleries import open_milvus
         from service.jobs.migrate import migrate as move
         from service.jobs.migrate import model_of, require_room_for_pictures
+        from service.settings import FOR_MILVUS
 
-        folder = _settings(gallery=gallery).gallery_folder
+        folder = _settings(FOR_MILVUS, gallery=gallery).gallery_folder
         chosen = _settings(gallery=to, index=index)
         if chosen.milvus_address is None:
             stop(f"{to} is not in Milvus; say milvus://HOST:PORT/COLLECTION.")
-        with open_milvus(chosen, chosen.milvus_address, model_of(folder)) as target:
-            if not drop_pictures:
-                require_room_for_pictures(folder, target)
+        model = model_of(folder)
+        if chosen.pictures is None and not drop_pictures:
+            require_room_for_pictures(folder)
+        with open_milvus(chosen, chosen.milvus_address, model) as target:
             done = move(folder, target, with_pictures=not drop_pictures, progress=progress)
     for crop_id in done.damaged[:NAMED_CROPS]:
         say(f"{crop_id}: its embedding is damaged")
@@ -291,12 +293,14 @@ def _job(doing: str, unit: str) -> Iterator[Progress]:
         )
 
 
-def _settings(**options: Any) -> Settings:
+def _settings(unset: Sequence[str] = (), **options: Any) -> Settings:
+    """Settings with these options where they are not None; those named in `unset` are not taken from variables."""
     from pydantic import ValidationError
 
     from service.settings import Settings
 
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        return Settings(**{**dict.fromkeys(unset), **given})
     except ValidationError as error:
         stop(refusals(error))
