@@ -41,11 +41,12 @@ def open_milvus(
     settings: Settings, address: Address, model: Model, curve: ImpostorCurve | None = None
 ) -> MilvusGallery:
     """The gallery at an address, as the settings say. Raises GalleryError."""
+    token = milvus_token(settings)  # before anything is asked of the network
     pictures = None
     if settings.pictures is not None and settings.s3_credentials_file is not None:
         pictures = S3Pictures(Place.parse(settings.pictures), settings.s3_endpoint, settings.s3_credentials_file)
     return MilvusGallery.open(
-        address, model, curve, settings.match_distance, index=settings.index, token=_token(settings), pictures=pictures
+        address, model, curve, settings.match_distance, index=settings.index, token=token, pictures=pictures
     )
 
 
@@ -54,7 +55,7 @@ def open_existing(settings: Settings) -> MilvusGallery:
     address = settings.milvus_address
     if address is None:
         raise GalleryUnavailable(f"{settings.gallery} is not in Milvus.")
-    server = Server(address, _token(settings))
+    server = Server(address, milvus_token(settings))
     try:
         model = model_of(server, address.collection)
     finally:
@@ -71,11 +72,15 @@ def open_audit(settings: Settings, gallery: AnyGallery) -> AnyAudit:
     return Audit.open(settings.gallery_folder)
 
 
-def _token(settings: Settings) -> str:
+def milvus_token(settings: Settings) -> str:
+    """What Milvus asks for, "" where no file is named. Raises GalleryUnavailable for a file that has none."""
     path = settings.milvus_token_file
     if path is None:
         return ""
     try:
-        return path.read_text().strip()
+        token = path.read_text().strip()
     except (OSError, ValueError) as error:
         raise GalleryUnavailable(f"{path}, which holds Milvus's token, cannot be read.") from error
+    if not token:
+        raise GalleryUnavailable(f"{path} is empty: it must hold Milvus's token, or user:password.")
+    return token

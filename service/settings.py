@@ -203,6 +203,16 @@ class Settings(BaseSettings):
         return "none" if self.milvus_address is not None and self.pictures is None else self.store_images
 
     @property
+    def upkeep_warning(self) -> str | None:
+        """What somebody has to run besides, None where the service does all by itself."""
+        if self.milvus_address is None or self.retention_days is None:
+            return None
+        return (
+            f"{PREFIX}RETENTION_DAYS={self.retention_days} erases nothing by itself in Milvus: "
+            "`resight maintain` has to be run with the same settings, say every night"
+        )
+
+    @property
     def gallery_folder(self) -> Path:
         """The folder that `gallery` names. Raises ElsewhereError for a gallery in Milvus."""
         if self.milvus_address is not None:
