@@ -22,7 +22,7 @@ from service.api.problems import install_handlers
 from service.api.runtime import Pool, Runtime
 from service.api.searching import Searches
 from service.console import pages
-from service.galleries import open_audit, open_gallery
+from service.galleries import milvus_token, open_audit, open_gallery
 from service.gallery.audit import Audit
 from service.gallery.contract import AnyAudit, AnyGallery
 from service.gallery.gallery import Gallery
@@ -102,9 +102,9 @@ def running(settings: Settings) -> Iterator[Runtime]:
     Raises ModelError, EngineError, GalleryError or KeysError, and then leaves nothing open. Blocks at both ends.
     """
     threads = settings.effective_threads
-    if threads > (cores := available_cores()):
-        logger.warning("RESIGHT_THREADS=%d is more than the cores here (%d): threads wait for them", threads, cores)
+    _warn(settings)
     door = _door(settings)
+    milvus_token(settings)  # what cannot be used is told before the model is loaded
     stamp = file_stamp(settings.model)
     engine = _load_engine(settings, threads)
     with ExitStack() as stack:
@@ -124,6 +124,20 @@ def running(settings: Settings) -> Iterator[Runtime]:
         for pool in pools:
             stack.callback(pool.close)
         yield Runtime(settings, engine.info, worker, searches, opened, audit, retention, *pools, door, stamp)
+
+
+def _warn(settings: Settings) -> None:
+    """Of what may be wanted, but would be a surprise later."""
+    threads, cores = settings.effective_threads, available_cores()
+    if threads > cores:
+        logger.warning("RESIGHT_THREADS=%d is more than the cores here (%d): threads wait for them", threads, cores)
+    if (upkeep := settings.upkeep_warning) is not None:
+        logger.warning(upkeep)
+    if settings.milvus_address is not None and settings.pictures is None and settings.store_images != "none":
+        logger.warning(
+            "RESIGHT_PICTURES is not set: no picture is kept, so that `resight export` has none, and the gallery "
+            "cannot be embedded by another model; RESIGHT_STORE_IMAGES=none says that this is wanted"
+        )
 
 
 def _door(settings: Settings) -> Door:
@@ -151,7 +165,6 @@ def _retention(settings: Settings, opened: AnyGallery, audit: AnyAudit) -> Reten
         return None
     if isinstance(opened, Gallery) and isinstance(audit, Audit):
         return opened.retention(audit, settings.retention_days)
-    logger.info("crops past their retention go when `resight maintain` is run, with the same settings")
     return None
 
 

@@ -41,17 +41,12 @@ def open_milvus(
     settings: Settings, address: Address, model: Model, curve: ImpostorCurve | None = None
 ) -> MilvusGallery:
     """The gallery at an address, as the settings say. Raises GalleryError."""
+    token = milvus_token(settings)  # before anything is asked of the network
     pictures = None
     if settings.pictures is not None and settings.s3_credentials_file is not None:
         pictures = S3Pictures(Place.parse(settings.pictures), settings.s3_endpoint, settings.s3_credentials_file)
     return MilvusGallery.open(
-        address,
-        model,
-        curve,
-        settings.match_distance,
-        index=settings.index,
-        token=milvus_token(settings),
-        pictures=pictures,
+        address, model, curve, settings.match_distance, index=settings.index, token=token, pictures=pictures
     )
 
 
@@ -78,11 +73,14 @@ def open_audit(settings: Settings, gallery: AnyGallery) -> AnyAudit:
 
 
 def milvus_token(settings: Settings) -> str:
-    """What Milvus asks for, read from its file; empty where there is none. Raises GalleryUnavailable."""
+    """What Milvus asks for, "" where no file is named. Raises GalleryUnavailable for a file that has none."""
     path = settings.milvus_token_file
     if path is None:
         return ""
     try:
-        return path.read_text().strip()
+        token = path.read_text().strip()
     except (OSError, ValueError) as error:
         raise GalleryUnavailable(f"{path}, which holds Milvus's token, cannot be read.") from error
+    if not token:
+        raise GalleryUnavailable(f"{path} is empty: it must hold Milvus's token, or user:password.")
+    return token

@@ -9,17 +9,20 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.gallery.records import GalleryError
 from service.gallery_milvus.address import SCHEME, Address
+from service.gallery_milvus.collections import BUILT
 from service.gallery_milvus.s3 import DEFAULT_ENDPOINT, Place
 
 PREFIX = "RESIGHT_"
 OF_CLIENTS = frozenset({"api_key", "url"})  # variables of the command line and of the client that are no settings
+FOR_MILVUS = ("milvus_token_file", "pictures", "s3_credentials_file")  # settings that a gallery in a folder refuses
 SQLITE_SCHEME = "sqlite:///"
 MOST_THREADS = 1024
+ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
 SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_\w+")  # of a Kubernetes Service named resight
 
 
@@ -66,11 +69,7 @@ class Settings(BaseSettings):
     pictures: str | None = Field(
         default=None, description="for a gallery in Milvus: s3://BUCKET/PREFIX; no picture is kept without it"
     )
-    s3_endpoint: str = Field(
-        default=DEFAULT_ENDPOINT,
-        pattern=r"^https?://[^/]+/?$",
-        description="the store of the pictures, http(s)://HOST:PORT",
-    )
+    s3_endpoint: str = Field(default=DEFAULT_ENDPOINT, description="the store of the pictures, http(s)://HOST:PORT")
     s3_credentials_file: Path | None = Field(
         default=None, description="its keys: a JSON file with access_key and secret_key"
     )
@@ -126,6 +125,20 @@ class Settings(BaseSettings):
             )
         return url
 
+    @field_validator("index", mode="before")
+    @classmethod
+    def _index_is_one_of_milvus(cls, index: Any, known: ValidationInfo) -> Any:
+        if str(known.data.get("gallery")).startswith(SCHEME) and index not in BUILT:
+            raise ValueError(f"a gallery in Milvus has one of the indexes {', '.join(BUILT)}")
+        return index
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _endpoint_is_an_address(cls, url: str) -> str:
+        if not ENDPOINT.fullmatch(url):
+            raise ValueError("the store of the pictures is written http(s)://HOST:PORT")
+        return url
+
     @field_validator("pictures")
     @classmethod
     def _pictures_are_in_a_bucket(cls, url: str | None) -> str | None:
@@ -162,7 +175,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _milvus_is_named_with_the_gallery(self) -> Settings:
         if self.milvus_address is None:
-            for name in ("milvus_token_file", "pictures", "s3_credentials_file"):
+            for name in FOR_MILVUS:
                 if getattr(self, name) is not None:
                     raise ValueError(f"{PREFIX}{name.upper()} is for a gallery in Milvus; {self.gallery} is a folder")
         elif (self.pictures is None) != (self.s3_credentials_file is None):
@@ -188,6 +201,16 @@ class Settings(BaseSettings):
     def kept_images(self) -> Literal["none", "thumbnail", "original"]:
         """What is kept of a picture: nothing where there is no place for it."""
         return "none" if self.milvus_address is not None and self.pictures is None else self.store_images
+
+    @property
+    def upkeep_warning(self) -> str | None:
+        """What somebody has to run besides, None where the service does all by itself."""
+        if self.milvus_address is None or self.retention_days is None:
+            return None
+        return (
+            f"{PREFIX}RETENTION_DAYS={self.retention_days} erases nothing by itself in Milvus: "
+            "`resight maintain` has to be run with the same settings, say every night"
+        )
 
     @property
     def gallery_folder(self) -> Path:

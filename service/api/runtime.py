@@ -102,6 +102,7 @@ class Runtime:
         return {
             "keys": self.door.trouble,
             "retention": None if self.retention is None else self.retention.warning,
+            "upkeep": self.settings.upkeep_warning,
             "disk": self.gallery.shortage,
             "model": of_model,
         }

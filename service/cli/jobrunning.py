@@ -50,13 +50,15 @@ def job(doing: str, unit: str) -> Iterator[Progress]:
         )
 
 
-def settings_of(**options: Any) -> Settings:
+def settings_of(unset: Sequence[str] = (), **options: Any) -> Settings:
+    """Settings with these options where they are not None; those named in `unset` are not taken from variables."""
     from pydantic import ValidationError
 
     from service.settings import Settings
 
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        return Settings(**{**dict.fromkeys(unset), **given})
     except ValidationError as error:
         stop(refusals(error))
 

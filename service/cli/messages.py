@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
@@ -43,7 +44,10 @@ def stop(line: str, code: int = NOT_POSSIBLE) -> NoReturn:
 
 
 def refusals(error: ValidationError) -> str:
-    """Why settings cannot be used, a line each: as they are called where they may come from, and what they were."""
+    """Why settings cannot be used, a line each: as they are called where they may come from, and what they were.
+
+    Who `user:password@` in an address is stays unsaid: these lines end up in logs.
+    """
     from service.settings import PREFIX
 
     lines = []
@@ -52,6 +56,7 @@ def refusals(error: ValidationError) -> str:
         if one["loc"]:  # otherwise it is about several, and names them
             name = str(one["loc"][0])
             places = f"{PREFIX}{name.upper()} / --{name.replace('_', '-')}"
-            message = f"{places}: {message}, not {one['input']!r}"
+            given = re.sub(r"(?<=//).*@", "…@", repr(one["input"]))
+            message = f"{places}: {message}, not {given}"
         lines.append(message)
     return "\n".join(lines)

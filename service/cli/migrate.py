@@ -31,14 +31,16 @@ def migrate(
         from service.galleries import open_milvus
         from service.jobs.migrate import migrate as move
         from service.jobs.migrate import model_of, require_room_for_pictures
+        from service.settings import FOR_MILVUS
 
-        folder = settings_of(gallery=gallery).gallery_folder
+        folder = settings_of(FOR_MILVUS, gallery=gallery).gallery_folder
         chosen = settings_of(gallery=to, index=index)
         if chosen.milvus_address is None:
             stop(f"{to} is not in Milvus; say milvus://HOST:PORT/COLLECTION.")
-        with open_milvus(chosen, chosen.milvus_address, model_of(folder)) as target:
-            if not drop_pictures:
-                require_room_for_pictures(folder, target)
+        model = model_of(folder)
+        if chosen.pictures is None and not drop_pictures:
+            require_room_for_pictures(folder)
+        with open_milvus(chosen, chosen.milvus_address, model) as target:
             done = move(folder, target, with_pictures=not drop_pictures, progress=progress)
     for crop_id in done.damaged[:NAMED_CROPS]:
         say(f"{crop_id}: its embedding is damaged")

@@ -24,6 +24,11 @@ class Address:
     @classmethod
     def parse(cls, url: str) -> Address:
         """Raises ValueError for what is no such address."""
+        if "@" in url:
+            raise ValueError(
+                "what Milvus asks for, user:password or a token, is kept in the file that RESIGHT_MILVUS_TOKEN_FILE "
+                "names; the address is milvus://HOST:PORT/COLLECTION"
+            )
         found = _FORM.fullmatch(url)
         if found is None or not re.match(r"[A-Za-z_]", found["collection"]):
             raise ValueError(

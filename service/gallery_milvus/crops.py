@@ -40,11 +40,6 @@ class Crops:
         self._numbering = threading.Lock()
         self._last = 0
 
-    @property
-    def keeps_pictures(self) -> bool:
-        """Whether there is a place for pictures."""
-        return self.pictures.keeps
-
     def next_seq(self) -> int:
         """A number for a new crop, above all that this process gave: microseconds since 1970, or a little more."""
         with self._numbering:

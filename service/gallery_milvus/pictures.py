@@ -9,10 +9,6 @@ from typing import Protocol
 class Pictures(Protocol):
     """Stored JPEGs by crop id. Raises GalleryUnavailable where the store does not answer."""
 
-    @property
-    def keeps(self) -> bool:
-        """Whether pictures are kept at all."""
-
     def has(self, crop_id: str) -> bool:
         """Whether there is a picture."""
 
@@ -28,8 +24,6 @@ class Pictures(Protocol):
 
 class NoPictures:
     """Nothing is kept."""
-
-    keeps = False
 
     def has(self, crop_id: str) -> bool:
         """There is none."""

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from service.gallery.records import GalleryUnavailable
+from service.gallery_milvus.server import INSTALLING
 
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 2.0, 8.0, 3
 DEFAULT_ENDPOINT = "https://s3.amazonaws.com"
@@ -43,7 +44,7 @@ class S3Pictures:
             import urllib3
         except ImportError as error:
             raise GalleryUnavailable(
-                "Pictures in an S3-compatible store need the package minio: pip install 'resight[cluster]'."
+                f"Pictures in an S3-compatible store need the package minio: {INSTALLING}."
             ) from error
         self._place = place
         self._errors: tuple[type[Exception], ...] = (minio.error.MinioException, urllib3.exceptions.HTTPError)
@@ -64,8 +65,6 @@ class S3Pictures:
             exists = self._client.bucket_exists(place.bucket)
         if not exists:
             raise GalleryUnavailable(f"There is no bucket {place.bucket} at {endpoint}; make it first.")
-
-    keeps = True
 
     def has(self, crop_id: str) -> bool:
         """Whether there is a picture."""

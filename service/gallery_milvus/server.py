@@ -17,10 +17,13 @@ from service.gallery_milvus.address import Address
 READ_SECONDS = 8.0
 WRITE_SECONDS = 15.0
 SETUP_SECONDS = 120.0  # making or loading a collection
+FIRST_SECONDS = 5.0  # of the first try of all, after which it is said that Milvus does not answer; then twice that
 FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
 MOST_ROWS = 16_384  # of one answer: Milvus's own limit
 SCANNED = 2_000  # rows fetched at once
 REFUSED = "cannot parse expression", "invalid expression", "field not exist", "exceeds max length", "DataNotMatch"
+
+INSTALLING = "pip install -c constraints.txt '.[cluster]' in a checkout; of the images, `cluster` has it"
 
 _log = logging.getLogger(__name__)
 
@@ -35,14 +38,13 @@ class Server:
         try:
             import pymilvus
         except ImportError as error:
-            raise GalleryUnavailable(
-                "A gallery in Milvus needs the package pymilvus: pip install 'resight[cluster]'."
-            ) from error
+            raise GalleryUnavailable(f"A gallery in Milvus needs the package pymilvus: {INSTALLING}.") from error
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what fails is raised, and retries are no errors
         self._library = pymilvus
         self._address, self._token = address, token
         self._connecting = threading.Lock()
         self._client: Any = None
+        self._answered = self._told = False
 
     @property
     def library(self) -> Any:
@@ -59,13 +61,18 @@ class Server:
     def call(self, method: str, seconds: float, /, *arguments: Any, **named: Any) -> Any:
         """`MilvusClient.method` with these arguments, tried again for so many seconds.
 
+        A start that has to wait is said in one line of the log, which is stderr for a command that has set up none.
         Raises GalleryUnavailable when it did not come about until then, and as it is what Milvus refuses for good.
         """
-        deadline, wait = time.monotonic() + seconds, FIRST_WAIT
+        deadline, wait, patience = time.monotonic() + seconds, FIRST_WAIT, FIRST_SECONDS
         while True:
             try:
                 left = max(deadline - time.monotonic(), FIRST_WAIT)
-                return getattr(self._connected(left), method)(*arguments, timeout=left, **named)
+                if not self._answered:
+                    left = min(left, patience)
+                answer = getattr(self._connected(left), method)(*arguments, timeout=left, **named)
+                self._answered = True
+                return answer
             except Exception as error:
                 if not self._passing(error):
                     raise
@@ -73,9 +80,17 @@ class Server:
                     raise GalleryUnavailable(
                         f"Milvus at {self._address.host}:{self._address.port} does not answer; try again in a moment."
                     ) from error
+                self._tell(seconds)
                 _log.debug("Milvus did not answer %s; trying again", method, exc_info=error)
             time.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT)
+            wait, patience = min(2 * wait, LONGEST_WAIT), 2 * patience
+
+    def _tell(self, seconds: float) -> None:
+        if seconds >= SETUP_SECONDS and not self._answered and not self._told:
+            self._told = True
+            _log.warning(
+                "Milvus at %s:%d does not answer, trying for two minutes", self._address.host, self._address.port
+            )
 
     def _connected(self, seconds: float) -> Any:
         with self._connecting:

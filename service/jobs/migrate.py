@@ -147,11 +147,11 @@ def digest(crop: Crop, vector: NDArray[np.float16]) -> bytes:
     return hashlib.sha256(text.encode() + vector.astype("<f2").tobytes()).digest()
 
 
-def require_room_for_pictures(folder: Path, target: MilvusGallery) -> None:
-    """Raises JobError where the gallery has pictures and the target no place for them."""
+def require_room_for_pictures(folder: Path) -> None:
+    """Raises JobError where the gallery has pictures, for a target without a place for them."""
     with reading_beside(folder) as gallery:
         (count,) = gallery.execute("SELECT count(*) FROM pictures").fetchone()
-    if count and not target.crops.keeps_pictures:
+    if count:
         raise JobError(
             f"The gallery has {count:,} pictures, and there is no place for them: set RESIGHT_PICTURES, or say "
             "--drop-pictures to move the rest without them."

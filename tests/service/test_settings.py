@@ -47,7 +47,9 @@ UNUSABLE = [
     ("GALLERY", "milvus://host/a-b", "milvus://HOST:PORT/COLLECTION"),
     ("PICTURES", "s3://crops", "RESIGHT_PICTURES is for a gallery in Milvus"),
     ("PICTURES", "file:///crops", "s3://BUCKET/PREFIX"),
-    ("S3_ENDPOINT", "minio:9000", "s3_endpoint"),
+    ("S3_ENDPOINT", "minio:9000", r"http\(s\)://HOST:PORT"),
+    ("S3_ENDPOINT", "http://key:secret@minio:9000", r"http\(s\)://HOST:PORT"),
+    ("S3_ENDPOINT", "http://minio:9000/crops", r"http\(s\)://HOST:PORT"),
     ("STORE_IMAGES", "all", "thumbnail"),
     ("MATCH_DISTANCE", "1.5", "less than or equal to 1"),
     ("MATCH_DISTANCE", "nan", "less than or equal to 1"),
@@ -123,6 +125,19 @@ def test_a_gallery_in_milvus_keeps_pictures_where_there_is_a_place_for_them() ->
         Settings(gallery=gallery, store_images="original")
     with pytest.raises(ElsewhereError, match="is in Milvus and has no folder"):
         _ = Settings(gallery=gallery).gallery_folder
+
+
+@pytest.mark.parametrize("index", ["cagra", "foo"])
+def test_an_index_that_milvus_does_not_build_is_refused(index: str) -> None:
+    with pytest.raises(ValueError, match="one of the indexes auto, exact, hnsw, ivf, compressed") as refused:
+        Settings(gallery="milvus://host/people", index=index)  # type: ignore[arg-type]
+    assert "cagra" not in str(refused.value)
+    assert Settings(gallery="milvus://host/people", index="ivf").index == "ivf"
+
+
+def test_endpoints_of_the_pictures() -> None:
+    for url in ("http://minio:9000", "https://s3.amazonaws.com/", "http://[::1]:9000"):
+        assert Settings(s3_endpoint=url).s3_endpoint == url
 
 
 def test_everybody_may_be_let_in_on_purpose() -> None:

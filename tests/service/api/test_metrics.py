@@ -80,7 +80,7 @@ def test_stages_batches_gallery_and_model_are_told(service: Served) -> None:
 def test_what_is_wrong_is_told_by_part(service: Served) -> None:
     values = scraped(service.client)
     assert _of(values, "resight_trouble") == [(("resight_trouble", part), 0) for part in ("engine", "gallery")]
-    abouts = ("keys", "retention", "disk", "model")
+    abouts = ("keys", "retention", "upkeep", "disk", "model")
     assert _of(values, "resight_warning") == [(("resight_warning", about), 0) for about in abouts]
     model = service.runtime.settings.model
     model.rename(model.with_suffix(".moved"))

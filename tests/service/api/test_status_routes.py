@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -95,6 +96,16 @@ def test_the_start_is_logged_with_model_and_licence(
     assert ready["licence_notice"] == METADATA["licence_notice"]
     (request_line,) = [line for line in lines if line.get("request_id") == "seen-in-the-log"]
     assert (request_line["route"], request_line["status"], request_line["level"]) == ("/model", 200, "info")
+
+
+def test_a_retention_that_somebody_has_to_run_is_a_warning(
+    service: Served, make_settings: Callable[..., Settings]
+) -> None:
+    assert service.runtime.warnings()["upkeep"] is None
+    in_milvus = make_settings(gallery="milvus://host/people", retention_days=30)
+    warning = replace(service.runtime, settings=in_milvus).warnings()["upkeep"]
+    assert warning is not None
+    assert "`resight maintain` has to be run" in warning
 
 
 @pytest.mark.parametrize("more", [0, 1])

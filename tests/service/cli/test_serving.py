@@ -41,6 +41,13 @@ def test_serve_has_an_option_for_every_setting() -> None:
             "RESIGHT_MAX_BATCH / --max-batch: the largest batch must be 1, 2, 4, 8, 16, 32 or 64, not 3",
         ),
         (["--host", "0.0.0.0"], "RESIGHT_ALLOW_ANONYMOUS"),
+        (
+            ["--s3-endpoint", "minio:9000"],
+            "RESIGHT_S3_ENDPOINT / --s3-endpoint: the store of the pictures is written http(s)://HOST:PORT, "
+            "not 'minio:9000'",
+        ),
+        (["--gallery", "milvus://user:pw/@1@host:1/x"], "RESIGHT_MILVUS_TOKEN_FILE"),
+        (["--gallery", "milvus://user:pw/@1@host:1/x"], ", not 'milvus://…@host:1/x'"),
     ],
 )
 def test_serve_says_in_one_line_why_it_does_not_start(options: list[str], reason: str) -> None:
@@ -48,6 +55,7 @@ def test_serve_says_in_one_line_why_it_does_not_start(options: list[str], reason
     assert result.exit_code == 2
     assert reason in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+    assert "pw" not in result.stderr
 
 
 def test_serve_says_that_the_port_or_the_gallery_is_taken(service: Served, model_path: Path, tmp_path: Path) -> None:

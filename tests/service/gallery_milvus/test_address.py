@@ -45,6 +45,12 @@ def test_what_is_no_address_is_refused(url: str) -> None:
         Address.parse(url)
 
 
+def test_a_password_in_the_address_belongs_into_a_file() -> None:
+    with pytest.raises(ValueError, match="RESIGHT_MILVUS_TOKEN_FILE") as refused:
+        Address.parse("milvus://user:secret@host:1/x")
+    assert "secret" not in str(refused.value)
+
+
 def test_places_of_pictures() -> None:
     assert Place.parse("s3://crops/a/b/") == Place("crops", "a/b")
     assert Place.parse("s3://crops") == Place("crops", "")
@@ -55,7 +61,9 @@ def test_places_of_pictures() -> None:
 
 def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
-    with pytest.raises(GalleryUnavailable, match=r"pip install 'resight\[cluster\]'"):
+    with pytest.raises(
+        GalleryUnavailable, match=r"-c constraints.txt '.\[cluster\]' in a checkout; of the images, `cluster`"
+    ):
         Server(Address("localhost", 1, "a"))
 
 

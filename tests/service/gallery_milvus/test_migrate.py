@@ -76,9 +76,9 @@ def test_a_migration_moves_everything_and_goes_on_where_it_was_stopped(
         written.append(len(stored))
         write(self, stored)  # type: ignore[arg-type]
 
+    with pytest.raises(JobError, match="1,200 pictures"):
+        require_room_for_pictures(tmp_path)
     with there() as target:
-        with pytest.raises(JobError, match="1,200 pictures"):
-            require_room_for_pictures(tmp_path, target)
         with monkeypatch.context() as patch:
             patch.setattr(Crops, "write", stopped)
             with pytest.raises(KeyboardInterrupt):

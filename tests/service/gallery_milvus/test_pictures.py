@@ -92,7 +92,6 @@ def pictures(store: Store, keys: Path, place: str = "s3://crops/one") -> S3Pictu
 
 def test_pictures_come_back_until_they_are_deleted(store: Store, keys: Path) -> None:
     kept = pictures(store, keys)
-    assert kept.keeps
     assert (kept.get("a"), kept.has("a")) == (None, False)
     kept.put("a", b"jpeg a")
     kept.put("b", b"jpeg b")
