@@ -11,7 +11,7 @@ BENCH := $(RUN)/python -m benchmarks
 LARGE := --resume --json $(RESULTS)
 CUDA := $(GPU_VENV)/bin/python -m benchmarks
 
-.PHONY: serve milvus test-milvus test test-all test-gpu test-deploy peers bench bench-large bench-gpu bench-on-gpu report
+.PHONY: serve milvus test-milvus test test-all test-gpu test-deploy test-browser peers bench bench-large bench-gpu bench-on-gpu report
 
 serve: $(VENV)/serve.stamp  ## the service on http://127.0.0.1:8000, gallery in ./data
 	$(RUN)/resight serve
@@ -20,9 +20,9 @@ test: $(VENV)/test.stamp  ## style, types and the suite
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
-	$(RUN)/pytest -m "not gpu and not docker and not milvus"
+	$(RUN)/pytest -m "not gpu and not docker and not milvus and not browser"
 
-test-all: test test-gpu test-deploy  ## adds what needs an engine that may be absent
+test-all: test test-gpu test-deploy test-browser  ## adds what needs an engine that may be absent
 
 test-gpu: $(VENV)/test.stamp
 	timeout 600 $(RUN)/pytest -m gpu -rs
@@ -30,6 +30,9 @@ test-gpu: $(VENV)/test.stamp
 # TEST_BASE_IMAGE names another base image than Docker's python:3.11-slim-bookworm.
 test-deploy: $(VENV)/test.stamp  ## builds the cpu image and runs it; skips, and says why, where no Docker engine answers
 	timeout 1800 $(RUN)/pytest -m docker -rs tests/deploy
+
+test-browser: $(VENV)/test.stamp  ## the console in Chromium; skips, and says why, where there is none
+	$(RUN)/pytest -m browser -rs tests/e2e/console
 
 milvus: $(MILVUS_VENV)/server.stamp  ## a Milvus server of its own, for tests, in an environment of its own
 

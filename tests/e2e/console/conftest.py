@@ -31,6 +31,13 @@ VIOLATIONS = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder; `make test-browser` runs them."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
 @dataclass
 class Watched:
     """A page, and what its browser complained about; `expected` has the HTTP errors that a test means to cause."""
