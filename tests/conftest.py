@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from service.settings import Settings
 from tests.milvus_server import MilvusServer, milvus_server
 from tests.serving import Served, serve
 from tests.tiny_model import write_tiny_model
+
+# A job in a shell's background ignores Ctrl-C, and so would every process that tests start and then interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
