@@ -139,7 +139,7 @@ class Readiness:
 
 def read_enrolment(response: httpx.Response) -> Enrolment:
     answer = response.json()
-    return Enrolment(tuple(_enrolled(result) for result in answer["results"]), read_model_name(answer["model"]))
+    return Enrolment(tuple(read_enrolled(result) for result in answer["results"]), read_model_name(answer["model"]))
 
 
 def read_ranking(response: httpx.Response) -> Ranking:
@@ -208,7 +208,8 @@ def read_nothing(response: httpx.Response) -> None:
     """For answers without a body."""
 
 
-def _enrolled(result: Json) -> Enrolled:
+def read_enrolled(result: Json) -> Enrolled:
+    """One entry of `results`, or one line about an archive's member."""
     problem = result.get("problem")
     return Enrolled(
         index=result["index"],

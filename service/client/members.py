@@ -7,21 +7,15 @@ from dataclasses import dataclass
 
 import httpx
 
-from service.client.answers import ModelName, read_model_name
+from service.client.answers import Enrolled, ModelName, read_enrolled, read_model_name
 from service.client.failures import Json, Problem, read_problem
 
 
 @dataclass(frozen=True)
-class Member:
+class Member(Enrolled):
     """What became of one file of an archive, or crop of a stream; `status` may be skipped, too: junk by its name."""
 
-    index: int
     name: str
-    status: str
-    crop_id: str | None
-    identity: str | None
-    camera: str | None
-    problem: Problem | None
 
 
 @dataclass(frozen=True)
@@ -41,13 +35,4 @@ def read_archived(response: httpx.Response) -> Archived:
 
 
 def _member(line: Json) -> Member:
-    problem = line.get("problem")
-    return Member(
-        index=line["index"],
-        name=line["name"],
-        status=line["status"],
-        crop_id=line.get("crop_id"),
-        identity=line.get("identity"),
-        camera=line.get("camera"),
-        problem=None if problem is None else read_problem(problem),
-    )
+    return Member(**vars(read_enrolled(line)), name=line["name"])
