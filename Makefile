@@ -75,7 +75,8 @@ bench-on-gpu: $(GPU_VENV)/bench.stamp $(VENV)/bench.stamp
 	$(BENCH).engine --device cuda --only pytorch pytorch-compiled --batches 1,16,32,64,256 --compiled-batches 64 --json $(RESULTS)/gpu-engine-pytorch.json
 	$(CUDA).service --device cuda --only resight --clients 1,8,32 --most 1024 --json $(RESULTS)/gpu-service.json
 	$(CUDA).service --device cuda --only resight --crops 1 --clients 32 --gallery 1000000 --json $(RESULTS)/gpu-queries.json
-	$(CUDA).search --only resight-gpu faiss-gpu pytorch-gpu --crops 10000000 --batches 1,64 --json $(RESULTS)/gpu-search.json
+	$(CUDA).search --only resight-gpu faiss-gpu --crops 10000000 --batches 1,64 --json $(RESULTS)/gpu-search.json
+	$(BENCH).search --only pytorch-gpu --crops 10000000 --batches 1,64 --json $(RESULTS)/gpu-search-pytorch.json
 	$(CUDA).search --only resight-cagra --crops 1000000 --batches 1,64 --json $(RESULTS)/gpu-cagra.json
 	$(BENCH).report
 
