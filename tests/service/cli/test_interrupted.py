@@ -13,6 +13,5 @@ def test_enrolling_interrupted_five_times_ends_with_every_crop_once(service: Ser
     draw(tmp_path / "crops", 2000)
     found = enrol_interrupted(tmp_path / "crops", service.url, times=5)
     assert len(found.acknowledged) == 5
-    assert list(found.acknowledged) == sorted(found.acknowledged)
     assert "0 updated, 0 failed" in found.summary
     require_every_crop_once(tmp_path / "crops", service.url)
