@@ -7,6 +7,8 @@ every query, and less than half of FAISS's float32 index with BLAS, which needs 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -23,13 +25,18 @@ class Products:
         self._multiply = _session(_multiplication(), threads)
         self._square = _session(_squaring(), threads)
 
-    def of(self, vectors: NDArray[np.float16], queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The products [m, n] of queries [m, D] with vectors [n, D], each a float32 sum of D products."""
-        products = np.empty((len(queries), len(vectors)), np.float32)
+    def of(
+        self, blocks: Iterable[NDArray[np.float16]], count: int, queries: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The products [m, n] of queries [m, D] with `count` vectors [n, D] in blocks of about `BLOCK`, each a float32
+        sum of D products."""
+        products = np.empty((len(queries), count), np.float32)
         columns = np.ascontiguousarray(queries.T)
-        for start in range(0, len(vectors), BLOCK):
-            block = slice(start, start + BLOCK)
-            products[:, block] = self._multiply.run(None, {"vectors": vectors[block], "queries": columns})[0].T
+        start = 0
+        for block in blocks:
+            end = start + len(block)
+            products[:, start:end] = self._multiply.run(None, {"vectors": block, "queries": columns})[0].T
+            start = end
         return products
 
     def squares(self, vectors: NDArray[np.float16]) -> NDArray[np.float32]:

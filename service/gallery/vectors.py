@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import faiss
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery.growing import Column
-from service.gallery.products import Products
+from service.gallery.products import BLOCK, Products
 from service.gallery.rowfile import RowFile
 
 MEASURED_AT_ONCE = 1024  # 4 MiB at D = 2048
@@ -30,8 +31,17 @@ class _Codes:
     def __len__(self) -> int:
         return int(self._faiss.ntotal)
 
-    def view(self) -> NDArray[np.float16]:
-        return _view(self._faiss)
+    def take(self, positions: NDArray[np.int64], into: NDArray[np.float16] | None = None) -> NDArray[np.float16]:
+        # NumPy's other mode, which checks the positions, copies twice.
+        vectors: NDArray[np.float16] = np.take(_view(self._faiss), positions, axis=0, out=into, mode="clip")
+        return vectors
+
+    def put(self, position: int, vectors: NDArray[np.float16]) -> None:
+        _view(self._faiss)[position : position + len(vectors)] = vectors
+
+    def blocks(self, size: int) -> Iterator[NDArray[np.float16]]:
+        view = _view(self._faiss)
+        return (view[start : start + size] for start in range(0, len(view), size))
 
     def reserve(self, count: int) -> None:
         codes = self._faiss.codes
@@ -44,9 +54,6 @@ class _Codes:
     def keep(self, mask: NDArray[np.bool_]) -> None:
         dropped = np.packbits(~mask, bitorder="little")
         self._faiss.remove_ids(faiss.IDSelectorBitmap(dropped))
-
-    def touched(self, count: int) -> None:
-        """It stays in memory."""
 
     def search(
         self, query: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None
@@ -70,7 +77,7 @@ class Vectors:
 
     def __init__(self, dim: int, threads: int = 1, folder: Path | None = None) -> None:
         self.dim = dim
-        self._rows = _Codes(dim) if folder is None else RowFile(dim, folder)
+        self._rows: _Codes | RowFile = _Codes(dim) if folder is None else RowFile(dim, folder)
         self._products = Products(threads)
         self._squares = Column(np.float32)
         self._ruler = _Ruler(dim)
@@ -95,21 +102,17 @@ class Vectors:
 
     def replace(self, position: int, vector: NDArray[np.float16]) -> None:
         """Overwrites one vector [D]."""
-        self._rows.view()[position] = vector
+        self._rows.put(position, vector[np.newaxis])
         self._squares.values[position] = self._products.squares(vector[np.newaxis])[0]
 
     def blank(self, position: int) -> None:
         """Overwrites a vector that was erased with zeros: until others take its place, it would stay on a disk."""
-        self._rows.view()[position] = 0
+        self._rows.put(position, np.zeros((1, self.dim), np.float16))
         self._squares.values[position] = 0
 
     def stored(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
         """A copy of these vectors [n, D], as they were given."""
-        if not len(positions):
-            return np.empty((0, self.dim), np.float16)
-        vectors: NDArray[np.float16] = self._rows.view()[positions]
-        self._rows.touched(len(positions))
-        return vectors
+        return self._rows.take(positions)
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
         """Drops the positions where `mask` is False; the others move together."""
@@ -125,8 +128,7 @@ class Vectors:
 
     def compare(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """The squared distances [m, n] of queries [m, D] to all vectors: |a|² + |b|² - 2ab, in float32."""
-        squared = self._products.of(self._rows.view(), queries)
-        self._rows.touched(len(self._rows))
+        squared = self._products.of(self._rows.blocks(BLOCK), len(self), queries)
         np.multiply(squared, -2, out=squared)
         squared += self._squares.values
         squared += np.einsum("ij,ij->i", queries, queries)[:, np.newaxis]
@@ -142,8 +144,7 @@ class Vectors:
         squared = np.empty(len(positions), np.float32)
         for start in range(0, len(positions), MEASURED_AT_ONCE):
             part = slice(start, start + MEASURED_AT_ONCE)
-            squared[part] = self._ruler.measure(query, self._rows.view(), positions[part])
-        self._rows.touched(len(positions))
+            squared[part] = self._ruler.measure(query, self._rows, positions[part])
         return squared
 
     def _picked_out(self, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -163,13 +164,13 @@ class _Ruler(threading.local):
         self._codes = _codes(dim)
 
     def measure(
-        self, query: NDArray[np.float32], vectors: NDArray[np.float16], positions: NDArray[np.int64]
+        self, query: NDArray[np.float32], rows: _Codes | RowFile, positions: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Squared distances [n] of the query [D] to n of the vectors [N, D]."""
+        """Squared distances [n] of the query [D] to the vectors at these positions of `rows`."""
         count = len(positions)
         self._codes.codes.resize(count * self._codes.sa_code_size())
         self._codes.ntotal = count
-        np.take(vectors, positions, axis=0, out=_view(self._codes))
+        rows.take(positions, _view(self._codes))
         squared, order = self._codes.search(query[np.newaxis], count)
         measured = np.empty(count, np.float32)
         measured[order[0]] = squared[0]
