@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     uploads = Uploads()
     metrics = Metrics(uploads)
-    rooms = (gallery, attention, identities, erasures, query, embed, session, status, description, pages)
+    rooms = (query, embed, gallery, attention, identities, erasures, session, status, description, pages)
     routes = [route for room in rooms for route in room.router.routes]
     app = FastAPI(
         title="Resight",

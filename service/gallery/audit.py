@@ -15,7 +15,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -49,9 +49,16 @@ class Act:
 
 @dataclass(eq=False)
 class _Line:
-    day: str
-    text: bytes
+    """Of the log, to come: it is spelled out when it is written, which no query need wait for."""
+
+    act: Act
+    at: datetime
+    more: Mapping[str, object]
     on_disk: bool = False
+
+    @property
+    def day(self) -> str:
+        return f"{self.at:%Y-%m-%d}"
 
 
 class Audit(Closing):
@@ -135,8 +142,10 @@ class Audit(Closing):
             raise
 
     def _line(self, act: Act, **more: object) -> _Line:
-        now = self._clock()
-        return _Line(f"{now:%Y-%m-%d}", line_of(act, now, self.pseudonym, **more).encode() + b"\n")
+        return _Line(replace(act, ids=tuple(act.ids)), self._clock(), more)
+
+    def _text(self, line: _Line) -> bytes:
+        return line_of(line.act, line.at, self.pseudonym, **line.more).encode() + b"\n"
 
     def _flush(self) -> None:
         with self._writing:
@@ -148,7 +157,7 @@ class Audit(Closing):
             lines = list(self._waiting)
         for day, group in groupby(lines, key=lambda line: line.day):
             written = list(group)
-            _append(self._folder / f"{day}.jsonl", b"".join(line.text for line in written))
+            _append(self._folder / f"{day}.jsonl", b"".join(map(self._text, written)))
             for line in written:
                 line.on_disk = True
             with self._noting:
