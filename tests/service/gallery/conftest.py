@@ -15,6 +15,7 @@ from service.gallery_milvus.address import Address
 from service.gallery_milvus.gallery import MilvusGallery
 from service.gallery_milvus.server import Server
 from tests.milvus_server import NEEDS_MILVUS, MilvusServer
+from tests.service.gallery.card_doubles import with_card as with_card
 from tests.service.gallery.cases import MODEL, open_gallery
 
 
