@@ -139,12 +139,13 @@ class _Bulk:
 
     async def _groups(self) -> AsyncIterator[_Group]:
         """Groups of members; those that came before the archive broke come before the Problem."""
-        group, broken, seen = _Group(), None, 0
+        group, broken, seen, first = _Group(), None, 0, True
         try:
             async for member in read_tar(self._request.stream()):
                 if seen == MAX_TAR_MEMBERS:
                     raise Problem(Kind.BODY_TOO_LARGE, f"An archive may have {MAX_TAR_MEMBERS:,} files; send several.")
-                if seen == 0 and member.path == MANIFEST:
+                leads, first = first and member.path == MANIFEST, False
+                if leads:
                     self._manifest = await self._runtime.decoding.run(_read_manifest, member.content)
                     continue
                 seen += 1

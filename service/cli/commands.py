@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
-from errno import ENOSPC
+from errno import EACCES, ENAMETOOLONG, ENOSPC
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from service.cli.identities import identity_commands
 from service.cli.jobs import backup, compact, export, restore
 from service.cli.keys import key_commands
 from service.cli.maintain import maintain
-from service.cli.messages import INTERRUPTED, SOME_FAILED, printing, say, unwritable
+from service.cli.messages import INTERRUPTED, NOT_POSSIBLE, SOME_FAILED, printing, say, unwritable
 from service.cli.migrate import migrate
 from service.cli.modeljobs import calibrate, import_, reembed
 from service.cli.optimize import optimize
@@ -54,12 +55,17 @@ PANELS: tuple[tuple[str, tuple[Command, ...]], ...] = (
 
 def main() -> None:
     """Run the command line; the entry point of the console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every locale has a sign for every name
     try:
         command_line()()
     except KeyboardInterrupt:  # where a command does not end in its own words
         say("Stopped.")
         sys.exit(INTERRUPTED)
     except OSError as error:
+        if error.errno in (EACCES, ENAMETOOLONG) and error.filename is not None:  # a path that cannot be looked at
+            say(f"{error.filename} cannot be used: {error.strerror}.")
+            sys.exit(NOT_POSSIBLE)
         if error.errno != ENOSPC:
             raise
         try:  # it was a page of --help, which typer prints

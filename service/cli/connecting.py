@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.messages import NOT_POSSIBLE, SOME_FAILED, stop
+from service.cli.messages import INTERRUPTED, NOT_POSSIBLE, SOME_FAILED, stop
 
 if TYPE_CHECKING:
     from service.client import Resight
@@ -31,15 +31,16 @@ KeyFile = Annotated[
 @contextmanager
 def service(url: str, key_file: Path | None, retries: int = 2) -> Iterator[Resight]:
     """A client of the service at `url`; ends the command with one line when it cannot be used."""
-    from service.client.answers import NotResight, ResightError, Unreachable
-
-    client = client_at(url, key_file, retries)
     try:
-        with client:
+        from service.client.answers import NotResight, ResightError, Unreachable  # slow enough to be interrupted
+
+        with client_at(url, key_file, retries) as client:
             readiness = client.ready()  # asked once: nothing is waited for where nothing listens
             if not readiness.ready:
                 stop(f"The service at {url} is not ready: {readiness.reason}")
             yield client
+    except KeyboardInterrupt:  # where a command does not say what is done
+        stop("Stopped.", INTERRUPTED)
     except (Unreachable, NotResight) as error:
         stop(explained(error, url))
     except ResightError as error:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,16 +67,17 @@ def doctor(
 def examine(chosen: dict[str, Any]) -> tuple[list[Check], list[dict[str, str]]]:
     """All checks, and every setting with its value and where that comes from."""
     checks = list(machine())
-    settings, problems = _settings(chosen)
+    settings, problems, wrong = _settings(chosen)
     checks += problems
     if settings is None:
         return checks, []
     runs = not any(check.state is State.FAIL for check in checks if check.name in ("onnxruntime", "faiss"))
     checks += _of_service(settings) if runs else [port(settings)]
-    return checks, list(_values(settings, chosen))
+    return checks, list(_values(settings, chosen, wrong))
 
 
-def _settings(chosen: dict[str, Any]) -> tuple[Settings | None, list[Check]]:
+def _settings(chosen: dict[str, Any]) -> tuple[Settings | None, list[Check], set[str]]:
+    """The settings, the names of those that are wrong and have their defaults; None where no one by itself is wrong."""
     from pydantic import ValidationError
 
     from service.cli.messages import refusals
@@ -84,11 +86,15 @@ def _settings(chosen: dict[str, Any]) -> tuple[Settings | None, list[Check]]:
     try:
         settings = Settings(**chosen)
     except ValidationError as error:
-        advice = "Correct or unset it; README.md, `Settings`, lists all of them."
-        return None, [
-            Check("settings", State.FAIL, SECRET.sub("…@", line), advice) for line in refusals(error).splitlines()
-        ]
-    return settings, [Check("settings", State.OK, "every RESIGHT_* variable is known and has a possible value")]
+        wrong = {str(one["loc"][0]) if one["loc"] else "" for one in error.errors()}
+        instead, advice = None, "Correct or unset it; README.md, `Settings`, lists all of them."
+        if wrong <= set(Settings.model_fields):
+            with suppress(ValidationError):
+                instead = Settings(**chosen | {name: Settings.model_fields[name].get_default() for name in wrong})
+                advice = f"{advice} The other checks take its default."
+        lines = refusals(error).splitlines()
+        return instead, [Check("settings", State.FAIL, SECRET.sub("…@", line), advice) for line in lines], wrong
+    return settings, [Check("settings", State.OK, "every RESIGHT_* variable is known and has a possible value")], set()
 
 
 def _of_service(settings: Settings) -> Iterator[Check]:
@@ -101,7 +107,7 @@ def _of_service(settings: Settings) -> Iterator[Check]:
     yield port(settings)
 
 
-def _values(settings: Settings, chosen: dict[str, Any]) -> Iterator[dict[str, str]]:
+def _values(settings: Settings, chosen: dict[str, Any], wrong: set[str]) -> Iterator[dict[str, str]]:
     """Settings by the names of their variables; of those that the commands read, the key is not shown."""
     from service.client.credentials import VARIABLE
     from service.settings import PREFIX
@@ -110,6 +116,7 @@ def _values(settings: Settings, chosen: dict[str, Any]) -> Iterator[dict[str, st
     for name in type(settings).model_fields:
         variable, value = f"{PREFIX}{name.upper()}", getattr(settings, name)
         source = "option" if name in chosen else "environment" if variable in variables else "default"
+        source = "default" if name in wrong else source
         yield {"name": variable, "value": "-" if value is None else SECRET.sub("…@", str(value)), "source": source}
     for variable, shown in ((URL_VARIABLE, True), (VARIABLE, False)):
         found = os.environ.get(variable, "")

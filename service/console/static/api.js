@@ -36,8 +36,15 @@ export class Trouble extends Error {
   }
 }
 
+// The visitor was asked for a key, and gave none.
+export class SignedOut extends Trouble {
+  constructor() {
+    super("Sign in with an API key to go on.");
+  }
+}
+
 const SILENT = "The service does not answer. Check that it runs and that you are connected, then try again.";
-const SIGNED_OUT = "Sign in with an API key to go on.";
+const NO_ADDRESS = "A browser cannot ask for an identity named “.” or “..”: give it another name with `resight identities rename`.";
 
 // Calls the API: path relative to the root, e.g. "gallery" or ["gallery", id, "image"].
 // options: method, query (object; arrays repeat), json (body), form (FormData), body, headers, signal,
@@ -51,9 +58,10 @@ export async function call(path, options = {}) {
   return read(await reach(path, options), options.as);
 }
 
-// The address of a path below the root; parts of an array are escaped. Identities named "." or ".." have none that a
-// browser does not shorten; POST /erasures and PATCH /gallery/{crop_id} reach them.
+// The address of a path below the root; parts of an array are escaped. Raises Trouble for the identities "." and "..",
+// which a browser takes for steps, however they are escaped.
 export function address(path, query = {}) {
+  if (Array.isArray(path) && path.some((part) => part === "." || part === "..")) throw new Trouble(NO_ADDRESS);
   const parts = Array.isArray(path) ? path.map(encodeURIComponent).join("/") : path;
   const url = new URL(parts, root);
   for (const [name, value] of Object.entries(query)) {
@@ -66,10 +74,11 @@ export function address(path, query = {}) {
 
 async function reach(path, options) {
   const { method, query, json, form, headers, signal } = options;
+  const url = address(path, query);
   const body = json === undefined ? (form ?? options.body) : JSON.stringify(json);
   const extra = json === undefined ? {} : { "Content-Type": "application/json" };
   try {
-    return await fetch(address(path, query), {
+    return await fetch(url, {
       method: method ?? (body === undefined ? "GET" : "POST"),
       headers: { ...extra, ...headers },
       body,
@@ -113,6 +122,7 @@ export const entrance = enter();
 async function enter() {
   showAccount();
   byId("sign-out").addEventListener("click", signOut);
+  addEventListener("storage", () => showAccount()); // another tab has signed in or out
   try {
     const ready = await (await reach("readyz", {})).json();
     if (ready.service === undefined) return ready;
@@ -122,6 +132,15 @@ async function enter() {
   } catch {
     return null; // the page's own first question says what is wrong
   }
+}
+
+// What /readyz says, which tells its name, and no more, to who is not signed in. Raises Trouble, SignedOut among it.
+export async function readiness() {
+  const ready = await call("readyz");
+  if (ready.service === undefined) return ready;
+  forget();
+  await signIn();
+  return readiness();
 }
 
 // Asks for a key until one counts. Raises Trouble when the visitor cancels. Whoever asks meanwhile waits for the same.
@@ -145,7 +164,7 @@ function ask() {
       done(account);
     });
     on(byId("sign-in-cancel"), "click", () => dialog.close());
-    on(dialog, "close", () => failed(new Trouble(SIGNED_OUT)));
+    on(dialog, "close", () => failed(new SignedOut()));
   }).finally(() => listening.abort());
 }
 
@@ -277,10 +296,16 @@ export function when(instant) {
   return el("time", { datetime: instant }, text);
 }
 
-// What a datetime-local field says, as RFC 3339; null when it is empty.
+// What a datetime-local field says, as RFC 3339; null when it is empty. Raises Trouble for half a time, and for a year
+// of more than four digits, which has no such form.
 export function instantOf(input) {
-  return input.value === "" ? null : new Date(input.value).toISOString();
+  if (input.value === "" && !input.validity.badInput) return null;
+  const time = new Date(input.value);
+  if (time < YEAR_10000) return time.toISOString();
+  throw new Trouble(`${input.labels[0].textContent}: write day, month, a year of four digits and time, or leave it empty.`);
 }
+
+const YEAR_10000 = Date.UTC(10000, 0);
 
 // The names in a field, separated by commas or spaces. Raises Trouble for what cannot be a name.
 export function namesIn(input, what = "A name") {

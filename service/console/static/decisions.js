@@ -9,13 +9,14 @@ const change = (cropId, json) => call(["gallery", cropId], { method: "PATCH", js
 async function fresh(cropId) {
   const crop = await call(["gallery", cropId]);
   if (crop.identity === null) return crop;
-  throw new Named(crop.identity);
+  throw new Named(crop);
 }
 
 /** Somebody else has decided meanwhile; that stands. */
 export class Named extends Trouble {
-  constructor(identity) {
-    super(`Somebody has named this crop ${identity} meanwhile; that stands.`);
+  constructor(crop) {
+    super(`Somebody has named this crop ${crop.identity} meanwhile; that stands.`);
+    this.cropId = crop.crop_id;
   }
 }
 

@@ -86,12 +86,11 @@ async function send(uploads, enrolled) {
 function sharedLabels() {
   const identity = byId("enrol-identity").value.trim();
   const camera = byId("enrol-camera").value.trim();
-  const time = byId("enrol-time");
-  if (time.validity.badInput) throw new Trouble("The time is not complete; give day and hour, or clear it.");
+  const time = instantOf(byId("enrol-time"));
   return {
     ...(identity && { identity: requireName(identity, "An identity") }),
     ...(camera && { camera: requireName(camera, "A camera") }),
-    ...(time.value && { captured_at: instantOf(time) }),
+    ...(time && { captured_at: time }),
   };
 }
 

@@ -1,7 +1,7 @@
 // The gallery: every crop in a grid, filters, enrolment, and what is done to a selection.
 
 import { busy, byId, call, complain, count, el, identityLink, instantOf, namesIn, report, requireName } from "./api.js";
-import { say, Trouble } from "./api.js";
+import { say } from "./api.js";
 import { agreed, named, suggestIdentities } from "./crops.js";
 import { startEnrolment } from "./enrol.js";
 import { Grid } from "./grid.js";
@@ -22,6 +22,8 @@ let loading = null; // aborts what is being fetched
 function begin(filters) {
   loading?.abort();
   [question, cursor, lastCursor, ended, loading] = [filters, null, null, false, null];
+  byId("shown").textContent = "";
+  byId("empty").hidden = true;
   grid.clear();
   more();
 }
@@ -74,7 +76,7 @@ function nothing() {
 
 async function showTotal() {
   const ready = await call("readyz").catch(() => null);
-  if (!ready?.status) return; // what is wrong, the crops say
+  if (ready?.crops === undefined) return; // what is wrong, the crops say
   const identities = count(ready.identities, "identity", "identities");
   byId("total").textContent = `${count(ready.crops, "crop")} in the gallery, ${identities}`;
 }
@@ -88,16 +90,11 @@ function asked() {
     camera: namesIn(form.camera, "A camera"),
     exclude_camera: namesIn(form.exclude_camera, "A camera"),
     identity: identity && requireName(identity, "An identity"),
-    since: whole(form.since),
-    until: whole(form.until),
+    since: instantOf(form.since),
+    until: instantOf(form.until),
     unidentified: form.unidentified.checked || null,
   };
   return Object.fromEntries(Object.entries(filters).filter(([, value]) => value?.length || value === true));
-}
-
-function whole(input) {
-  if (input.validity.badInput) throw new Trouble("The time is not complete; give day and hour, or clear it.");
-  return instantOf(input);
 }
 
 function filter(event) {
@@ -120,7 +117,7 @@ function fromAddress() {
   byId("filters").reset();
   for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
     if (name === "unidentified") form.unidentified.checked = true;
-    else if (form[name]) form[name].value = value;
+    else if (form.namedItem(name)) form.namedItem(name).value = value;
   }
   filter();
 }

@@ -1,7 +1,7 @@
 // One identity: its crops on a time line, renaming, merging with a preview, erasing with a receipt. Without a name in
 // the address (identity#0001): all identities.
 
-import { busy, byId, call, complain, count, el, identityLink, picture, report, say, Trouble, when } from "./api.js";
+import { busy, byId, call, complain, count, el, identityLink, picture, report, requireName, say, Trouble, when } from "./api.js";
 import { agreed, cropsOf, knownIdentity, named, suggestIdentities } from "./crops.js";
 import { drawTimeline } from "./timeline.js";
 
@@ -44,13 +44,16 @@ function decoded(text) {
 
 async function openList() {
   show("list");
+  const page = await call("identities", { query: { limit: PAGE } });
   byId("faces").replaceChildren();
-  cursor = null;
-  await showMore();
+  append(page);
 }
 
 async function showMore() {
-  const page = await call("identities", { query: { limit: PAGE, cursor } });
+  append(await call("identities", { query: { limit: PAGE, cursor } }));
+}
+
+function append(page) {
   byId("faces").append(...page.identities.map(face));
   cursor = page.next_cursor;
   byId("more").hidden = cursor === null;
@@ -71,7 +74,7 @@ function face(identity) {
 // One identity -----------------------------------------------------------------------------------------------------
 
 async function openOne(name) {
-  const identity = await knownIdentity(name);
+  const identity = await knownIdentity(requireName(name, "An identity"));
   if (!identity) throw new Trouble(`No crop has the identity ${name}. Check the name, or choose one of all identities.`);
   const { crops, more } = await cropsOf(name, MOST_CROPS);
   if (decoded(location.hash.slice(1)) !== name) return; // another one was opened meanwhile

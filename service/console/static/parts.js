@@ -10,6 +10,6 @@ export function distanceBar(distance, match = null) {
   const bar = svg("svg", { class: `distance ${near}`, viewBox: "0 0 200 14", role: "img", "aria-label": label, preserveAspectRatio: "none" });
   bar.append(svg("rect", { class: "track", x: 0, y: 4, width: 200, height: 6, rx: 3 }));
   bar.append(svg("rect", { class: "value", x: 0, y: 4, width: Math.max(200 * distance, 2), height: 6, rx: 3 }));
-  if (match !== null) bar.append(svg("rect", { class: "mark", x: 200 * match - 1, y: 0, width: 2, height: 14 }));
+  if (match !== null) bar.append(svg("line", { class: "mark", x1: 200 * match, x2: 200 * match, y1: 0, y2: 14 }));
   return el("div", { class: "distance-row" }, bar, el("span", { class: "number" }, distance.toFixed(3)));
 }

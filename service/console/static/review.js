@@ -177,7 +177,7 @@ const tell = (text) => (byId("said").textContent = text);
 function failed(error) {
   if (error instanceof Named || error.kind === "unknown-crop") {
     tell(error.message);
-    return next();
+    return error.cropId && error.cropId === shown?.crop_id ? next() : show(); // where a candidate is gone, the crop stays
   }
   return report(error, byId(byId("desk").hidden ? "problem" : "decision-problem"));
 }

@@ -1,6 +1,6 @@
 // Search: who in the gallery is this person?
 
-import { busy, byId, call, complain, count, el, entrance, instantOf, namesIn, report, say, Trouble } from "./api.js";
+import { busy, byId, call, complain, count, el, entrance, instantOf, namesIn, report, say, SignedOut, Trouble } from "./api.js";
 import { heatmap } from "./attention.js";
 import { firstSteps } from "./firststeps.js";
 import { curlOf } from "./curl.js";
@@ -62,7 +62,7 @@ function offerOwnCamera() {
 
 // An address with #crop=… searches with crops of the gallery; other screens link to it, and "back" works.
 async function fromFragment() {
-  const ids = new URLSearchParams(location.hash.slice(1)).get("crop")?.split(",") ?? [];
+  const ids = new URLSearchParams(location.hash.slice(1)).get("crop")?.split(",").filter(Boolean) ?? [];
   if (ids.length === 0) return;
   try {
     const crops = await Promise.all(ids.slice(0, MAX_PICTURES).map((id) => call(["gallery", id])));
@@ -90,9 +90,6 @@ function clearFragment() {
 function options() {
   const top = byId("top-k").value.trim();
   if (!/^\d+$/.test(top) || Number(top) < 1 || Number(top) > 100) throw new Trouble("Identities shown: write a number from 1 to 100.");
-  for (const [id, name] of [["since", "Seen from"], ["until", "Seen before"]]) {
-    if (byId(id).validity.badInput) throw new Trouble(`${name}: write day, month, year and time, or leave it empty.`);
-  }
   const [since, until] = [instantOf(byId("since")), instantOf(byId("until"))];
   if (since !== null && until !== null && since > until) throw new Trouble("“Seen from” lies after “Seen before”; swap them.");
   const said = {
@@ -148,6 +145,7 @@ function explain(error) {
   const one = probe[error.problem?.index];
   one?.mark(true);
   if (one !== undefined && probe.length > 1) error.message = `Picture ${error.problem.index + 1} (${one.name}): ${error.message}`;
+  if (one !== undefined) showNothing(); // what is there was found with other pictures
   report(error, byId("problem"));
 }
 
@@ -220,6 +218,7 @@ function startOver() {
 
 async function welcome() {
   const ready = (await entrance) ?? (await call("readyz").catch((error) => report(error, byId("problem"))));
+  if (ready?.service) report(new SignedOut(), byId("problem"));
   if (ready?.crops === undefined) return;
   byId("start").replaceChildren(ready.crops === 0 ? firstSteps(welcomeAgain) : invitation(ready));
 }

@@ -1,6 +1,6 @@
 // Status: the model and what runs it, how busy it is, and what /readyz says.
 
-import { address, byId, call, complain, count, el, report, svg } from "./api.js";
+import { address, byId, call, complain, count, el, readiness, report, SignedOut, svg } from "./api.js";
 import { parse, total } from "./metrics.js";
 
 const SECONDS = 3; // between two looks
@@ -10,11 +10,13 @@ const QUERY = { route: "/query" };
 const history = []; // of {at, metrics}
 const latencies = []; // ms of a query in each interval, null where nobody asked
 let mayMeasure = true;
+let declined = false; // to sign in: that is not asked every three seconds
 
 // What /readyz says -----------------------------------------------------------------------------------------------
 
 async function showReady() {
-  const answer = await call("readyz").catch((error) => error);
+  const answer = await readiness().catch((error) => error);
+  if (answer instanceof SignedOut) throw answer;
   if (answer instanceof Error) return sayReady("bad", "Not ready", answer.problem?.reasons ?? [answer.message]);
   const warned = answer.warnings.length > 0;
   sayReady(warned ? "warn" : "good", warned ? "Ready, with warnings" : "Ready", warned ? answer.warnings : ["/readyz answers 200: pictures are embedded and the gallery answers."]);
@@ -156,7 +158,7 @@ function facts(model) {
 // Looking again -----------------------------------------------------------------------------------------------------
 
 async function look() {
-  if (document.hidden) return;
+  if (document.hidden || declined) return;
   try {
     const ready = await showReady();
     const seen = await measure();
@@ -165,6 +167,7 @@ async function look() {
     complain(byId("problem"), "");
     byId("updated").textContent = `As of ${new Date().toLocaleTimeString()}`;
   } catch (error) {
+    declined = error instanceof SignedOut;
     report(error, byId("problem"));
   }
 }
@@ -174,6 +177,9 @@ async function keepLooking() {
   setTimeout(keepLooking, 1000 * SECONDS);
 }
 
-document.addEventListener("visibilitychange", look);
+document.addEventListener("visibilitychange", () => {
+  declined = false;
+  look();
+});
 keepLooking();
 showModel().catch((error) => report(error, byId("problem")));

@@ -98,6 +98,14 @@ def test_filters_and_wrong_filters(filled: Served, visit: Callable[..., Watched]
     assert "No crop fits these filters" in page.inner_text("#empty")
 
 
+def test_odd_links_and_odd_years(filled: Served, visit: Callable[..., Watched]) -> None:
+    page = opened(visit(filled, f"{GALLERY}#toString=1&0=c9&since=soon&nonsense=1"), len(CROPS))
+    assert page.input_value("#camera") == ""
+    page.fill("#since", "20000-01-01T00:00")
+    page.press("#since", "Enter")
+    page.wait_for_selector("#filter-problem:has-text('Captured since: write day, month, a year of four digits')")
+
+
 def test_since_after_until_says_what_to_do(filled: Served, visit: Callable[..., Watched]) -> None:
     watched = visit(filled, GALLERY)
     watched.expected.add(422)

@@ -72,6 +72,30 @@ def test_an_empty_gallery_and_an_unknown_name(served: Served, visit: Callable[..
     page.fill("#open-name", "0042")
     page.press("#open-name", "Enter")
     page.wait_for_selector("text=No crop has the identity 0042")
+    for name in (".", ".."):  # no browser can ask for these
+        page.fill("#open-name", name)
+        page.press("#open-name", "Enter")
+        page.wait_for_selector("#problem:has-text('give it another name')")
+        page.evaluate("location.hash = ''")
+        page.wait_for_selector("text=Nobody has a name yet")
+
+
+def test_the_list_is_shown_once_however_fast_one_goes_back(filled: Served, visit: Callable[..., Watched]) -> None:
+    watched = visit(filled, None)
+    page = watched.page
+    held: list[Any] = []
+    page.route("**/identities?*", lambda route: held.append(route))
+    watched.open(IDENTITY)
+    page.evaluate("location.hash = '0001'")
+    page.wait_for_selector("#line svg")
+    page.evaluate("location.hash = ''")
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    for route in held:
+        route.continue_()
+    page.wait_for_selector("#faces a")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#faces a").all_inner_texts() == NAMES
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,26 @@ def test_a_crop_that_was_deleted_is_left_out(served: Served, waiting: list[str],
     watched.page.wait_for_selector("text=That was the last one")
 
 
+def test_a_crop_stays_until_it_is_decided_where_its_candidate_was_deleted(
+    served: Served, visit: Callable[..., Watched]
+) -> None:
+    ids = enrol(served, CROPS[:3])
+    watched = begin(served, visit)
+    watched.expected.add(404)
+    page = watched.page
+    page.locator(".candidate").nth(1).wait_for()
+    shown = page.get_attribute("#own img", "src")
+    candidate = page.get_attribute("#other img", "src")
+    [deleted] = [crop_id for crop_id in ids if crop_id in candidate]
+    served.client.delete(f"/gallery/{deleted}").raise_for_status()
+    page.click("#same")
+    page.wait_for_selector(f"#said:has-text('no crop {deleted}')")
+    at(page, 1)
+    assert page.get_attribute("#own img", "src") == shown
+    page.click("#same")
+    page.wait_for_selector("text=That was the last one")
+
+
 def test_two_of_nobody_become_one_person(served: Served, visit: Callable[..., Watched]) -> None:
     ids = [
         result["crop_id"]

@@ -232,6 +232,7 @@ def test_signs_in_and_says_when_to_come_again(
     page.click("#sign-out")
     page.wait_for_selector("dialog[open]")
     page.click("#sign-in-cancel")
+    assert "Sign in with an API key" in problem(page)
 
 
 def test_by_keyboard_alone(filled: Served, visit: Callable[..., Watched]) -> None:

@@ -75,6 +75,16 @@ def test_a_manifest_wins_over_names(service: Served) -> None:
     assert service.client.get(f"/gallery/{lines[0]['crop_id']}").json()["meta"] == {"a": [1]}
 
 
+def test_the_first_manifest_counts_also_where_another_follows_at_once(service: Served) -> None:
+    manifests = [
+        member("manifest.jsonl", json.dumps({"file": "a.png", "identity": who}).encode()) for who in ("a", "b")
+    ]
+    lines, _ = send(service.client, b"".join(manifests) + member("a.png", crop(1)) + END)
+    assert statuses(lines) == ["failed", "created"]
+    assert "must be the first member" in lines[0]["problem"]["detail"]
+    assert lines[1]["identity"] == "a"
+
+
 def test_the_same_archive_again_changes_nothing(service: Served) -> None:
     content = archive({f"{number}.png": crop(number) for number in range(5)} | {"again.png": crop(0)})
     lines, _ = send(service.client, content)

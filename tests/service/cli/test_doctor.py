@@ -72,6 +72,20 @@ def test_an_unknown_setting_fails(run: Callable[..., dict[str, Any]], monkeypatc
     assert "did you mean RESIGHT_DEVICE?" in answer["by_name"]["settings"]["found"]
 
 
+def test_what_rests_on_no_wrong_setting_is_looked_at_all_the_same(
+    run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RESIGHT_THREADS", "0")
+    monkeypatch.setenv("RESIGHT_RATE_LIMIT", "none")
+    answer = run("--model", tmp_path / "gone.onnx", code=1)
+    wrong = [one for one in answer["checks"] if one["name"] == "settings"]
+    assert len(wrong) == 2
+    assert all("its default" in one["advice"] for one in wrong)
+    assert "gone.onnx" in answer["by_name"]["model"]["found"]
+    assert {"data folder", "port"} <= set(answer["by_name"])
+    assert ("RESIGHT_THREADS", "default") in {(one["name"], one["source"]) for one in answer["settings"]}
+
+
 def test_a_running_service_is_recognised(service: Served, run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     by_name = run("--port", service.url.rpartition(":")[2])["by_name"]
     assert by_name["port"]["found"].startswith("Resight answers at 127.0.0.1:")

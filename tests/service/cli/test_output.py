@@ -43,3 +43,11 @@ def test_a_help_page_that_cannot_be_written_is_one_sentence() -> None:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert ended.stderr == "The answer cannot be written to stdout: No space left on device.\n"
+
+
+def test_a_locale_that_lacks_a_sign_gets_another_in_its_place() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [*RESIGHT, "--help"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "resight serve" in ended.stdout

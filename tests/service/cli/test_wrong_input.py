@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.drawn_crops import crop
-from tests.service.cli.running import resight
+from tests.service.cli.running import RESIGHT, resight
 from tests.service.cli.test_documentation import COMMANDS
 from tests.serving import Served
 
@@ -145,6 +146,15 @@ def test_what_the_service_refuses_is_told(
     assert resight("enrol", tmp_path / "anna.png", "--identity", "anna", "--url", service.url).exit_code == 0
     assert refused(line, words, reason, "--url", service.url) == 1
     assert service.gallery.crop_count == 1
+
+
+@pytest.mark.parametrize("command", ["enrol", "watch", "backup", "calibrate", "demo --no-browser --crops"])
+def test_a_name_that_is_too_long_is_told(command: str) -> None:
+    line = [*RESIGHT, *command.split(), 5000 * "x"]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.endswith("x cannot be used: File name too long.\n")
+    assert "Traceback" not in ended.stderr
 
 
 def test_every_command_is_tried() -> None:
