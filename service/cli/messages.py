@@ -46,7 +46,7 @@ def stop(line: str, code: int = NOT_POSSIBLE) -> NoReturn:
 def refusals(error: ValidationError) -> str:
     """Why settings cannot be used, a line each: as they are called where they may come from, and what they were.
 
-    Who `user:password@` in an address is stays unsaid: these lines end up in logs.
+    What is before an address's `@` or behind its `?` stays unsaid: these lines end up in logs.
     """
     from service.settings import PREFIX
 
@@ -56,7 +56,8 @@ def refusals(error: ValidationError) -> str:
         if one["loc"]:  # otherwise it is about several, and names them
             name = str(one["loc"][0])
             places = f"{PREFIX}{name.upper()} / --{name.replace('_', '-')}"
-            given = re.sub(r"(?<=//).*@", "…@", repr(one["input"]))
+            given = re.sub(r"^('\w*://|').*@", r"\1…@", repr(one["input"]))
+            given = re.sub(r"\?.*(?=')", "?…", given)
             message = f"{places}: {message}, not {given}"
         lines.append(message)
     return "\n".join(lines)

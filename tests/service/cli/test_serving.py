@@ -48,6 +48,8 @@ def test_serve_has_an_option_for_every_setting() -> None:
         ),
         (["--gallery", "milvus://user:pw/@1@host:1/x"], "RESIGHT_MILVUS_TOKEN_FILE"),
         (["--gallery", "milvus://user:pw/@1@host:1/x"], ", not 'milvus://…@host:1/x'"),
+        (["--gallery", "user:pw@host:1/x"], ", not '…@host:1/x'"),
+        (["--gallery", "milvus://host:1/x?token=pw"], ", not 'milvus://host:1/x?…'"),
     ],
 )
 def test_serve_says_in_one_line_why_it_does_not_start(options: list[str], reason: str) -> None:
