@@ -62,7 +62,8 @@ class Server:
         """`MilvusClient.method` with these arguments, tried again for so many seconds.
 
         A start that has to wait is said in one line of the log, which is stderr for a command that has set up none.
-        Raises GalleryUnavailable when it did not come about until then, and as it is what Milvus refuses for good.
+        Raises GalleryUnavailable when it did not come about until then, or at once where the token is not taken, and
+        as it is what else Milvus refuses for good.
         """
         deadline, wait, patience = time.monotonic() + seconds, FIRST_WAIT, FIRST_SECONDS
         while True:
@@ -74,6 +75,12 @@ class Server:
                 self._answered = True
                 return answer
             except Exception as error:
+                if _forbidden(error):
+                    raise GalleryUnavailable(
+                        f"Milvus at {self._address.host}:{self._address.port} does not allow it: "
+                        "RESIGHT_MILVUS_TOKEN_FILE must name a file with the token, or user:password, of somebody who "
+                        "may make, read and write collections."
+                    ) from error
                 if not self._passing(error):
                     raise
                 if time.monotonic() + wait >= deadline:
@@ -104,7 +111,7 @@ class Server:
         import grpc
 
         if isinstance(error, grpc.RpcError):
-            return error.code() not in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+            return True
         if isinstance(error, self._library.exceptions.ParamError):
             return False
         return isinstance(error, self._library.MilvusException) and not any(words in str(error) for words in REFUSED)
@@ -156,6 +163,15 @@ class Server:
         """Deletes the rows with these primary keys."""
         if values:
             self.call("delete", WRITE_SECONDS, collection, filter=among(key, values))
+
+
+def _forbidden(error: Exception) -> bool:
+    """Whether Milvus does not know who asks, or does not let them; the client wraps what a connection fails of."""
+    import grpc
+
+    cause = error if isinstance(error, grpc.RpcError) else error.__cause__
+    forbidding = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
+    return isinstance(cause, grpc.RpcError) and cause.code() in forbidding
 
 
 def quoted(text: str) -> str:

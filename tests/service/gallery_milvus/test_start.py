@@ -51,7 +51,14 @@ class MilvusClient:
     def close(self):
         pass
 """
-GRPC = "class RpcError(Exception):\n    pass\n"
+GRPC = """
+class StatusCode:
+    UNAUTHENTICATED, PERMISSION_DENIED = 16, 7
+
+class RpcError(Exception):
+    def __init__(self, code):
+        self.code = lambda: code
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +95,27 @@ def test_a_start_that_waits_for_milvus_says_so_once(timeouts: list[float], caplo
     server.call("has_collection", SETUP_SECONDS, "people")
     assert timeouts[-1] > SETUP_SECONDS / 2
     assert len(caplog.records) == 1
+
+
+@pytest.mark.usefixtures("timeouts")
+@pytest.mark.parametrize("code", [16, 7])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_token_that_milvus_does_not_take_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, code: int, wrapped: bool
+) -> None:
+    client, refused = sys.modules["pymilvus"], sys.modules["grpc"].RpcError(code)
+    tries = []
+
+    def refuse(**_: object) -> None:
+        tries.append(code)
+        if wrapped:  # as the client does while it connects
+            raise client.MilvusException("server unavailable") from refused
+        raise refused
+
+    monkeypatch.setattr(client, "MilvusClient", refuse)
+    with pytest.raises(GalleryUnavailable, match="RESIGHT_MILVUS_TOKEN_FILE must name a file"):
+        Server(Address.parse(URL), "root:secret").call("has_collection", SETUP_SECONDS, "people")
+    assert len(tries) == 1
 
 
 @pytest.mark.parametrize("command", [["maintain"], ["export", "crops.tar"]])
