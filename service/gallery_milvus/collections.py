@@ -59,7 +59,7 @@ def open_collections(server: Server, crops: str, model: Model, index: str) -> Co
     names = f"{crops}_identities"
     found = _description(server, crops)
     if found is not None and found["model_sha256"] != model.sha256:
-        _load(server, crops)
+        _load(server, crops, VECTOR, index)
         if server.count(crops, strong=True):
             raise ModelMismatch(
                 f"The gallery {crops} in Milvus was made by the model {found['model_name']} (sha256 "
@@ -71,12 +71,11 @@ def open_collections(server: Server, crops: str, model: Model, index: str) -> Co
             server.call("drop_collection", SETUP_SECONDS, collection)
         found = None
     if found is None:
-        found = _make_crops(server, crops, model, index)
+        found = _make_crops(server, crops, model)
     if not server.call("has_collection", SETUP_SECONDS, names):
         _make_names(server, names)
-    for collection in (crops, names):
-        _load(server, collection)
-    kind = _index_of(server, crops)
+    kind = _load(server, crops, VECTOR, index)
+    _load(server, names, UNUSED, "exact")
     if index != "auto" and kind != BUILT[index][0]:
         _log.warning("RESIGHT_INDEX=%s is for a new collection; %s has the index %s and keeps it", index, crops, kind)
     return Collections(crops, names, kind, bytes.fromhex(found["audit_secret"]))
@@ -102,7 +101,7 @@ def _description(server: Server, crops: str) -> dict[str, Any] | None:
     return found
 
 
-def _make_crops(server: Server, crops: str, model: Model, index: str) -> dict[str, Any]:
+def _make_crops(server: Server, crops: str, model: Model) -> dict[str, Any]:
     content = {
         "resight": FORMAT,
         "model_sha256": model.sha256,
@@ -121,11 +120,7 @@ def _make_crops(server: Server, crops: str, model: Model, index: str) -> dict[st
     for name in ("crc32", "seq", "captured_at", "enrolled_at"):
         schema.add_field(name, types.INT64)
     schema.add_field("marks", types.JSON)
-    kind, parameters = BUILT[index]
-    try:
-        _create(server, crops, schema, VECTOR, kind, parameters)
-    except server.library.MilvusException:
-        _log.info("another replica made the collection %s at the same time", crops)
+    _create(server, crops, schema)
     made = _description(server, crops)
     if made is None or made["model_sha256"] != model.sha256:
         raise ModelMismatch(f"Another service has just made the gallery {crops} in Milvus for another model.")
@@ -137,29 +132,26 @@ def _make_names(server: Server, names: str) -> None:
     schema = server.library.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field(NAME, types.VARCHAR, max_length=128, is_primary=True)
     schema.add_field(UNUSED, types.FLOAT_VECTOR, dim=2)
+    _create(server, names, schema)
+
+
+def _create(server: Server, collection: str, schema: Any) -> None:
     try:
-        _create(server, names, schema, UNUSED, "FLAT", {})
+        server.call("create_collection", SETUP_SECONDS, collection, schema=schema, consistency_level="Bounded")
     except server.library.MilvusException:
-        _log.info("another replica made the collection %s at the same time", names)
+        _log.info("another replica made the collection %s at the same time", collection)
 
 
-def _create(server: Server, collection: str, schema: Any, field: str, kind: str, parameters: Mapping[str, int]) -> None:
-    indexes = server.library.MilvusClient.prepare_index_params()
-    indexes.add_index(field, index_type=kind, metric_type="L2", index_name=field, params=dict(parameters))
-    server.call(
-        "create_collection",
-        SETUP_SECONDS,
-        collection,
-        schema=schema,
-        index_params=indexes,
-        consistency_level="Bounded",
-    )
-
-
-def _load(server: Server, collection: str) -> None:
+def _load(server: Server, collection: str, field: str, index: str) -> str:
+    """Loads a collection, and which index it has; who was killed while making it may have left it without."""
+    kind, parameters = BUILT[index]
+    if not server.call("list_indexes", SETUP_SECONDS, collection, field):
+        indexes = server.library.MilvusClient.prepare_index_params()
+        indexes.add_index(field, index_type=kind, metric_type="L2", index_name=field, params=dict(parameters))
+        try:
+            server.call("create_index", SETUP_SECONDS, collection, indexes)
+        except server.library.MilvusException:
+            _log.info("another replica made the index of %s at the same time", collection)
     server.call("load_collection", SETUP_SECONDS, collection)
-
-
-def _index_of(server: Server, crops: str) -> str:
-    found = server.call("describe_index", SETUP_SECONDS, crops, VECTOR)
-    return "FLAT" if found is None else str(found["index_type"])
+    (name,) = server.call("list_indexes", SETUP_SECONDS, collection, field)
+    return str(server.call("describe_index", SETUP_SECONDS, collection, name)["index_type"])

@@ -21,7 +21,15 @@ FIRST_SECONDS = 5.0  # of the first try of all, after which it is said that Milv
 FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
 MOST_ROWS = 16_384  # of one answer: Milvus's own limit
 SCANNED = 2_000  # rows fetched at once
-REFUSED = "cannot parse expression", "invalid expression", "field not exist", "exceeds max length", "DataNotMatch"
+REFUSED = (  # what Milvus says for good
+    "cannot parse expression",
+    "invalid expression",
+    "field not exist",
+    "exceeds max length",
+    "DataNotMatch",
+    "duplicate collection",
+    "at most one distinct index",
+)
 
 INSTALLING = "pip install -c constraints.txt '.[cluster]' in a checkout; of the images, `cluster` has it"
 
