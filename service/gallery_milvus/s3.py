@@ -50,19 +50,24 @@ class S3Pictures:
         self._errors: tuple[type[Exception], ...] = (minio.error.MinioException, urllib3.exceptions.HTTPError)
         parts = urlsplit(endpoint)
         keys = _read(credentials)
-        self._client: Any = minio.Minio(
-            parts.netloc,
-            access_key=keys["access_key"],
-            secret_key=keys["secret_key"],
-            secure=parts.scheme == "https",
-            http_client=urllib3.PoolManager(
-                maxsize=64,
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-                retries=urllib3.Retry(total=RETRIES, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
-            ),
-        )
-        with self._translated():
-            exists = self._client.bucket_exists(place.bucket)
+        try:
+            self._client: Any = minio.Minio(
+                parts.netloc,
+                access_key=keys["access_key"],
+                secret_key=keys["secret_key"],
+                secure=parts.scheme == "https",
+                http_client=urllib3.PoolManager(
+                    maxsize=64,
+                    timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+                    retries=urllib3.Retry(total=RETRIES, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+                ),
+            )
+            with self._translated():
+                exists = self._client.bucket_exists(place.bucket)
+        except ValueError as error:
+            raise GalleryUnavailable(
+                f"RESIGHT_PICTURES names the bucket {place.bucket} at {endpoint}, which cannot be: {error}."
+            ) from error
         if not exists:
             raise GalleryUnavailable(f"There is no bucket {place.bucket} at {endpoint}; make it first.")
 
@@ -121,7 +126,7 @@ class S3Pictures:
 def _read(credentials: Path) -> dict[str, str]:
     try:
         keys = json.loads(credentials.read_text())
-        return {name: str(keys[name]) for name in ("access_key", "secret_key")}
+        return {name: str(keys[name]).strip() for name in ("access_key", "secret_key")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GalleryUnavailable(
             f"{credentials} cannot be used: it must be a JSON object with access_key and secret_key."

@@ -122,3 +122,18 @@ def test_credentials_that_cannot_be_used_are_named(store: Store, tmp_path: Path)
         bad.write_text(content)
         with pytest.raises(GalleryUnavailable, match="access_key and secret_key"):
             pictures(store, bad)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "endpoint", "reason"),
+    [("ab", "http://127.0.0.1:9", "invalid bucket name ab"), ("crops", "http://127.0.0.1:99999", "invalid port")],
+)
+def test_a_place_that_cannot_be_is_told_in_one_sentence(keys: Path, bucket: str, endpoint: str, reason: str) -> None:
+    with pytest.raises(GalleryUnavailable, match=f"RESIGHT_PICTURES names the bucket {bucket} at .*: {reason}"):
+        S3Pictures(Place(bucket, ""), endpoint, keys)
+
+
+def test_a_line_end_around_a_key_does_not_count(store: Store, tmp_path: Path) -> None:
+    credentials = tmp_path / "keys.json"
+    credentials.write_text(json.dumps({"access_key": "user\n", "secret_key": "secret\n"}))
+    S3Pictures(Place("crops", ""), f"http://127.0.0.1:{store.server_port}", credentials).put("a", b"jpeg")
