@@ -27,7 +27,7 @@ Run = Callable[[Crops], object]
 
 def resight(model: Path, threads: int, device: str) -> Run:
     """Our engine, as the service loads it."""
-    from service.inference.engine import load_engine
+    from service.inference.loading import load_engine
     from service.inference.model import read_model
 
     return load_engine(read_model(model), device, threads).run

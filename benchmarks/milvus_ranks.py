@@ -28,8 +28,8 @@ from service.gallery.store import Model
 from service.gallery_milvus.address import Address
 from service.gallery_milvus.gallery import MilvusGallery
 from service.gallery_milvus.rows import VECTOR
-from service.inference.engine import load_engine
 from service.inference.images import decode_crop
+from service.inference.loading import load_engine
 from service.inference.model import read_model
 from service.marketnames import read_market_name
 

@@ -28,7 +28,8 @@ from service.gallery.contract import AnyAudit, AnyGallery
 from service.gallery.gallery import Gallery
 from service.gallery.retention import Retention, RetentionThread
 from service.inference.batching import BatchWorker
-from service.inference.engine import OnnxEngine, load_engine
+from service.inference.engine import OnnxEngine
+from service.inference.loading import load_engine
 from service.inference.model import ModelError, ModelInfo, file_stamp, read_model
 from service.keys import KeyRing
 from service.metrics import Metrics

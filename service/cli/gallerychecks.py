@@ -19,7 +19,8 @@ MILVUS_SECONDS = 5.0
 
 def model_and_provider(settings: Settings) -> tuple[ModelFile | None, list[Check]]:
     """The file obeys its contract; it loads on the device that is set, really runs there, and passes its self-test."""
-    from service.inference.engine import EngineError, load_engine
+    from service.inference.engine import EngineError
+    from service.inference.loading import load_engine
     from service.inference.model import ModelError, read_model
 
     try:

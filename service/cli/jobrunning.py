@@ -64,7 +64,7 @@ def settings_of(unset: Sequence[str] = (), **options: Any) -> Settings:
 
 
 def engine_of(chosen: Settings) -> OnnxEngine:
-    from service.inference.engine import load_engine
+    from service.inference.loading import load_engine
     from service.inference.model import read_model
 
     return load_engine(

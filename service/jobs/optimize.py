@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.inference.derived import LEAST_COSINE, derive
-from service.inference.engine import load_engine
 from service.inference.images import ImageError, decode_crop
+from service.inference.loading import load_engine
 from service.inference.model import ModelFile, file_stamp, read_model
 from service.jobs.job import JobError, Progress, unheard
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.inference.engine import load_engine
 from service.inference.images import decode_crop
+from service.inference.loading import load_engine
 from service.inference.model import FORMAT as KNOWN_FORMAT
 from service.inference.model import read_model
 from service.inference.pattern import draw_pattern as service_pattern

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from service.inference.derived import derive
-from service.inference.engine import OnnxEngine, load_engine
+from service.inference.engine import OnnxEngine
 from service.inference.images import decode_crop
+from service.inference.loading import load_engine
 from service.inference.model import read_model
 from service.jobs.optimize import agreement
 

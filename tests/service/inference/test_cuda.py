@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from service.inference.card import CudaError, cuda_major, find_card, pin, tensorrt_version
-from service.inference.engine import CUDA, TENSORRT, load_engine
+from service.inference.engine import CUDA, TENSORRT
 from service.inference.images import decode_crop
+from service.inference.loading import load_engine
 from service.inference.model import ModelFile, read_model
 from service.jobs.optimize import agreement
 

@@ -12,7 +12,7 @@ import pytest
 
 from service.inference import derived
 from service.inference.derived import DERIVATION, DIGEST_BYTES, derive, derive_cached
-from service.inference.engine import load_engine
+from service.inference.loading import load_engine
 from service.inference.model import ModelError, ModelFile, read_model
 from tests.tiny_model import DIM, in_ort_format, write_tiny_model
 

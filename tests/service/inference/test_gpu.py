@@ -17,8 +17,9 @@ import pytest
 from service.inference import gpu
 from service.inference.card import Card, CudaError
 from service.inference.derived import derive
-from service.inference.engine import CPU, CUDA, TENSORRT, EngineError, OnnxEngine, load_engine
+from service.inference.engine import CPU, CUDA, TENSORRT, EngineError, OnnxEngine
 from service.inference.gpu import memory_limit, quickest, tensorrt_options
+from service.inference.loading import load_engine
 from service.inference.model import ModelFile
 from tests.tiny_model import HEIGHT, WIDTH
 

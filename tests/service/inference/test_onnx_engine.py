@@ -15,15 +15,9 @@ import pytest
 
 from service import priority
 from service.inference import card
-from service.inference.engine import (
-    EngineError,
-    Inference,
-    check,
-    load_engine,
-    providers_of,
-    verify_nodes,
-)
+from service.inference.engine import EngineError, Inference, check, providers_of, verify_nodes
 from service.inference.lanes import parts_of
+from service.inference.loading import load_engine
 from service.inference.model import ModelFile, ModelInfo, read_model
 from tests.tiny_model import DIM, HEIGHT, POSITIONS, WIDTH, write_tiny_model
 
@@ -77,7 +71,7 @@ def test_auto_says_what_to_install_only_where_a_gpu_is(
     monkeypatch.setenv("PATH", "")
     caplog.set_level("WARNING", "service.inference")
     assert load_engine(model_file, "auto", threads=1).provider == CPU
-    said = [record for record in caplog.records if record.name == "service.inference.engine"]
+    said = [record for record in caplog.records if record.name == "service.inference.loading"]
     assert [record.levelname for record in said] == ["WARNING"] * gpu
     assert all("install the extra gpu instead of cpu, in an environment of its own" in one.message for one in said)
 

@@ -16,8 +16,9 @@ import pytest
 from service.gallery.audit import Audit
 from service.gallery.gallery import Gallery
 from service.gallery.records import Crop, GalleryUnavailable, Labels, NewCrop
-from service.inference.engine import EngineError, OnnxEngine, load_engine
+from service.inference.engine import EngineError, OnnxEngine
 from service.inference.images import decode_crop, thumbnail
+from service.inference.loading import load_engine
 from service.inference.model import ModelFile
 from service.jobs import import_crops as import_module
 from service.jobs.export_crops import Exported, export_crops

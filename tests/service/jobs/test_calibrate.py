@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.gallery.database import DATABASE_NAME
 from service.gallery.records import GalleryUnavailable, Labels, NewCrop
-from service.inference.engine import load_engine
+from service.inference.loading import load_engine
 from service.inference.model import ModelFile
 from service.jobs import distances
 from service.jobs.calibrate import Sample, calibrate, gallery_sample, picture_sample

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from service.gallery.database import DATABASE_NAME
 from service.gallery.gallery import Gallery
 from service.gallery.records import GalleryLocked, GalleryUnavailable, Labels, ModelMismatch, NewCrop, QueryOptions
-from service.inference.engine import EngineError, Inference, OnnxEngine, load_engine
+from service.inference.engine import EngineError, Inference, OnnxEngine
 from service.inference.images import decode_crop, thumbnail
+from service.inference.loading import load_engine
 from service.inference.model import read_model
 from service.jobs import reembed as reembed_module
 from service.jobs.reembed import PicturesMissing, Reembedded, reembed
