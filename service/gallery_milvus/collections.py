@@ -50,20 +50,29 @@ class Collections:
         return self.index in EXACT
 
 
+@dataclass(frozen=True)
+class _Description:
+    model: Model
+    secret: bytes
+
+
 def open_collections(server: Server, crops: str, model: Model, index: str) -> Collections:
     """Finds or makes the collections for `model`; an empty gallery adopts it.
 
-    An index other than the one asked for stays, with a line in the log. Raises ModelMismatch, GalleryTooNew,
-    GalleryDamaged, GalleryUnavailable.
+    Nothing is made or dropped where one of them is somebody else's. An index other than the one asked for stays, with a
+    line in the log. Raises ModelMismatch, GalleryTooNew, GalleryDamaged, GalleryUnavailable.
     """
     names = f"{crops}_identities"
     found = _description(server, crops)
-    if found is not None and found["model_sha256"] != model.sha256:
+    _require_fields(server, names, _names_schema(server))
+    if found is not None:
+        _require_fields(server, crops, _crops_schema(server, found.model.dim))
+    if found is not None and found.model.sha256 != model.sha256:
         _load(server, crops, VECTOR, index)
         if server.count(crops, strong=True):
             raise ModelMismatch(
-                f"The gallery {crops} in Milvus was made by the model {found['model_name']} (sha256 "
-                f"{found['model_sha256'][:12]}…) and cannot be searched with {model.name} (sha256 "
+                f"The gallery {crops} in Milvus was made by the model {found.model.name} (sha256 "
+                f"{found.model.sha256[:12]}…) and cannot be searched with {model.name} (sha256 "
                 f"{model.sha256[:12]}…): serve it with its own model, or export it and import it into a new "
                 "collection with this one."
             )
@@ -73,35 +82,51 @@ def open_collections(server: Server, crops: str, model: Model, index: str) -> Co
     if found is None:
         found = _make_crops(server, crops, model)
     if not server.call("has_collection", SETUP_SECONDS, names):
-        _make_names(server, names)
+        _create(server, names, _names_schema(server))
     kind = _load(server, crops, VECTOR, index)
     _load(server, names, UNUSED, "exact")
     if index != "auto" and kind != BUILT[index][0]:
         _log.warning("RESIGHT_INDEX=%s is for a new collection; %s has the index %s and keeps it", index, crops, kind)
-    return Collections(crops, names, kind, bytes.fromhex(found["audit_secret"]))
+    return Collections(crops, names, kind, found.secret)
 
 
 def model_of(server: Server, crops: str) -> Model | None:
     """The model that a gallery belongs to, None where there is no gallery. Raises as `open_collections` does."""
     found = _description(server, crops)
-    return None if found is None else Model(found["model_sha256"], found["model_name"], found["dim"])
+    return None if found is None else found.model
 
 
-def _description(server: Server, crops: str) -> dict[str, Any] | None:
+def _description(server: Server, crops: str) -> _Description | None:
     if not server.call("has_collection", SETUP_SECONDS, crops):
         return None
     text = server.call("describe_collection", SETUP_SECONDS, crops)["description"]
     try:
-        found: dict[str, Any] = json.loads(text)
-        written = int(found["resight"])
+        content = json.loads(text)
+        if int(content["resight"]) > FORMAT:
+            raise GalleryTooNew(f"The collection {crops} was made by a newer release; serve it with that one.")
+        model = Model(str(content["model_sha256"]), str(content["model_name"]), int(content["dim"]))
+        return _Description(model, bytes.fromhex(content["audit_secret"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise GalleryDamaged(f"The collection {crops} is not one of Resight; name another one.") from error
-    if written > FORMAT:
-        raise GalleryTooNew(f"The collection {crops} was made by a newer release; serve it with that one.")
-    return found
+        raise _not_ours(crops) from error
 
 
-def _make_crops(server: Server, crops: str, model: Model) -> dict[str, Any]:
+def _require_fields(server: Server, collection: str, schema: Any) -> None:
+    """Raises GalleryDamaged for a collection that is there, and has other fields."""
+    there = server.call("has_collection", SETUP_SECONDS, collection)
+    if there and _fields(server.call("describe_collection", SETUP_SECONDS, collection)) != _fields(schema.to_dict()):
+        raise _not_ours(collection)
+
+
+def _fields(described: Mapping[str, Any]) -> set[tuple[str, int, int]]:
+    """Names, types and, of vectors, dimensions."""
+    return {(one["name"], int(one["type"]), int(one.get("params", {}).get("dim", 0))) for one in described["fields"]}
+
+
+def _not_ours(collection: str) -> GalleryDamaged:
+    return GalleryDamaged(f"The collection {collection} in Milvus is not one of Resight; choose another name.")
+
+
+def _make_crops(server: Server, crops: str, model: Model) -> _Description:
     content = {
         "resight": FORMAT,
         "model_sha256": model.sha256,
@@ -109,30 +134,34 @@ def _make_crops(server: Server, crops: str, model: Model) -> dict[str, Any]:
         "dim": model.dim,
         "audit_secret": secrets.token_hex(32),
     }
+    _create(server, crops, _crops_schema(server, model.dim, json.dumps(content)))
+    made = _description(server, crops)
+    if made is None or made.model.sha256 != model.sha256:
+        raise ModelMismatch(f"Another service has just made the gallery {crops} in Milvus for another model.")
+    return made
+
+
+def _crops_schema(server: Server, dim: int, description: str = "") -> Any:
     types = server.library.DataType
     schema = server.library.MilvusClient.create_schema(
-        auto_id=False, enable_dynamic_field=False, description=json.dumps(content)
+        auto_id=False, enable_dynamic_field=False, description=description
     )
     schema.add_field(KEY, types.VARCHAR, max_length=36, is_primary=True)
-    schema.add_field(VECTOR, types.FLOAT_VECTOR, dim=model.dim)
+    schema.add_field(VECTOR, types.FLOAT_VECTOR, dim=dim)
     for name, length in (("identity", 128), ("camera", 128), ("track", 128), ("meta", 65_535)):
         schema.add_field(name, types.VARCHAR, max_length=length)
     for name in ("crc32", "seq", "captured_at", "enrolled_at"):
         schema.add_field(name, types.INT64)
     schema.add_field("marks", types.JSON)
-    _create(server, crops, schema)
-    made = _description(server, crops)
-    if made is None or made["model_sha256"] != model.sha256:
-        raise ModelMismatch(f"Another service has just made the gallery {crops} in Milvus for another model.")
-    return made
+    return schema
 
 
-def _make_names(server: Server, names: str) -> None:
+def _names_schema(server: Server) -> Any:
     types = server.library.DataType
     schema = server.library.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field(NAME, types.VARCHAR, max_length=128, is_primary=True)
     schema.add_field(UNUSED, types.FLOAT_VECTOR, dim=2)
-    _create(server, names, schema)
+    return schema
 
 
 def _create(server: Server, collection: str, schema: Any) -> None:
