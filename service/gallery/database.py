@@ -269,15 +269,23 @@ def translated_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         extended = getattr(error, "sqlite_errorcode", 0)
         code = extended & 0xFF
+        if str(error).startswith("Could not decode to UTF-8"):  # and shows the text
+            raise _not_utf8(path) from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise GalleryDamaged(f"The database {path} is damaged ({error}); restore a backup.") from error
         if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:
             raise _full(path) from error
         raise GalleryUnavailable(f"The database {path} cannot be used now: {error}.") from error
+    except UnicodeDecodeError as error:  # in what SQLite says about the schema
+        raise _not_utf8(path) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise _full(path) from error
+
+
+def _not_utf8(path: Path) -> GalleryDamaged:
+    return GalleryDamaged(f"The database {path} is damaged (a text is not UTF-8); restore a backup.")
 
 
 def _full(path: Path) -> GalleryFull:

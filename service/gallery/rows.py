@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.gallery.changes import Changes, Entry, from_micros, to_micros
-from service.gallery.records import Crop, Labels
+from service.gallery.records import Crop, GalleryDamaged, Labels
 
 CROP_COLUMNS = (
     "row, crop_id, identity, camera, captured_at, track, meta, enrolled_at, "
@@ -21,18 +21,21 @@ IN_LIST = "IN (SELECT value FROM json_each(?))"  # one parameter for a list of a
 
 
 def crop_of(record: Sequence[Any]) -> Crop:
-    """The crop in a record that begins with `CROP_COLUMNS`."""
-    known = labels_of(record)
-    return Crop(
-        crop_id=record[1],
-        identity=known.identity,
-        camera=known.camera,
-        captured_at=known.captured_at,
-        track=known.track,
-        meta=known.meta,
-        enrolled_at=from_micros(record[7]),
-        not_identity=marks_of(record),
-    )
+    """The crop in a record that begins with `CROP_COLUMNS`. Raises GalleryDamaged."""
+    try:
+        known = labels_of(record)
+        return Crop(
+            crop_id=record[1],
+            identity=known.identity,
+            camera=known.camera,
+            captured_at=known.captured_at,
+            track=known.track,
+            meta=known.meta,
+            enrolled_at=from_micros(record[7]),
+            not_identity=marks_of(record),
+        )
+    except (ValueError, TypeError, OverflowError) as error:
+        raise GalleryDamaged(f"What is stored of crop {record[1]} is damaged; restore a backup.") from error
 
 
 def labels_of(record: Sequence[Any]) -> Labels:

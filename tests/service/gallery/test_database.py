@@ -19,6 +19,7 @@ import pytest
 from service.gallery import database as database_module
 from service.gallery import writer as writer_module
 from service.gallery.database import APPLICATION_ID, DATABASE_NAME, Database
+from service.gallery.readonly import reading_beside
 from service.gallery.records import (
     Filters,
     GalleryDamaged,
@@ -29,6 +30,7 @@ from service.gallery.records import (
     NewCrop,
     QueryOptions,
 )
+from service.gallery.rows import CROP_COLUMNS, crop_of
 from tests.service.gallery.cases import crop_id, new_crop, open_gallery, units, until
 
 FIRST = ("CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT",)
@@ -151,6 +153,30 @@ def test_a_truncated_file_is_an_error_and_frees_the_folder(tmp_path: Path, whole
     shutil.copy(whole_file, tmp_path / DATABASE_NAME)
     with open_gallery(tmp_path) as gallery:
         assert gallery.crop_count == 400
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE crops SET meta = '{\"a'",
+        "UPDATE crops SET captured_at = 9000000000000000000",
+        "UPDATE crops SET meta = CAST(x'7B22FF' AS TEXT)",
+        "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = CAST(x'FF' || sql AS TEXT) WHERE name = 'crops'",
+    ],
+)
+def test_damage_to_what_is_stored_is_told_as_such(tmp_path: Path, damage: str) -> None:
+    with open_gallery(tmp_path) as gallery:
+        gallery.enrol([new_crop(1, units(np.random.default_rng(1), 1)[0], Labels(meta={"name": "anna"}))])
+    with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as connection:
+        connection.executescript(damage)
+    with pytest.raises(GalleryDamaged, match=r"is damaged.*; restore a backup\.$"):
+        _read_crops(tmp_path)
+
+
+def _read_crops(folder: Path) -> None:
+    with reading_beside(folder) as connection:
+        for record in connection.execute(f"SELECT {CROP_COLUMNS} FROM crops"):
+            crop_of(record)
 
 
 def test_foreign_files_are_refused_and_untouched(tmp_path: Path) -> None:
