@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.gallery.readonly import reading_beside, require_newest_schema
 from service.gallery.records import Crop
-from service.gallery.rows import CROP_COLUMNS, crop_of
+from service.gallery.rows import CROP_COLUMNS, IN_LIST, crop_of
 from service.gallery.store import VECTOR, Model
 from service.gallery_milvus.crops import AT_ONCE, Crops, Stored
 from service.gallery_milvus.gallery import MilvusGallery
@@ -26,7 +26,7 @@ from service.jobs.job import JobError, Progress, unheard
 
 _CROPS = (
     f"SELECT {CROP_COLUMNS}, vector, crc32, row IN (SELECT row FROM pictures) "
-    "FROM crops LEFT JOIN embeddings USING (row) ORDER BY row"
+    "FROM crops LEFT JOIN embeddings USING (row)"
 )
 
 
@@ -67,11 +67,13 @@ def migrate(
     They keep ids, labels, marks, times and their order, before all that is enrolled into `target` itself. It is the
     state of one moment; stop the service first, so that nothing is enrolled meanwhile. Progress is told in crops.
 
-    Raises JobError when both do not agree in the end, and what `reading_beside` and the target raise.
+    Raises JobError when the target holds anything else before, or both do not agree in the end, and what
+    `reading_beside` and the target raise.
     """
     written = known = pictures = 0
     damaged: list[str] = []
     with reading_beside(folder) as gallery:
+        _require_ours(gallery, target, folder)
         (total,) = gallery.execute("SELECT count(*) FROM crops").fetchone()
         for some in _parts(_source(gallery, damaged)):
             there = target.crops.find([one.stored.crop.crop_id for one in some])
@@ -98,9 +100,22 @@ class _Row:
     has_picture: bool
 
 
-def _source(gallery: sqlite3.Connection, damaged: list[str]) -> Iterator[_Row]:
-    """All crops whose embedding is sound; the ids of the others go into `damaged`."""
-    for record in gallery.execute(_CROPS):
+def _require_ours(gallery: sqlite3.Connection, target: MilvusGallery, folder: Path) -> None:
+    """Raises JobError where the target has crops that are not in the folder, or not the same: it may be in use."""
+    for some in target.crops.matching(""):
+        ids = json.dumps([one.crop.crop_id for one in some])
+        here = {row.stored.crop.crop_id: row.stored for row in _source(gallery, [], f"crop_id {IN_LIST}", ids)}
+        other = [one.crop.crop_id for one in some if not _same(here.get(one.crop.crop_id), one)]
+        if other:
+            raise JobError(
+                f"The collection holds what {folder} does not hold, such as crop {other[0]}: nothing was written. "
+                "Migrate into a new collection, or erase there what is not here."
+            )
+
+
+def _source(gallery: sqlite3.Connection, damaged: list[str], which: str = "true", *parameters: str) -> Iterator[_Row]:
+    """The crops for which `which` is true and whose embedding is sound; the ids of the others go into `damaged`."""
+    for record in gallery.execute(f"{_CROPS} WHERE {which} ORDER BY row", parameters):
         crop, (vector, crc, has_picture) = crop_of(record), record[-3:]
         if vector is None or zlib.crc32(vector) != crc:
             damaged.append(crop.crop_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from service.gallery.records import Filters, GalleryUnavailable, Labels, ModelMi
 from service.gallery.store import Model
 from service.gallery_milvus.address import Address
 from service.gallery_milvus.audit import StreamAudit
-from service.gallery_milvus.crops import Crops
+from service.gallery_milvus.crops import Crops, Stored
 from service.gallery_milvus.gallery import MilvusGallery
 from service.gallery_milvus.upkeep import expire, past_retention, put_names_right
 from service.jobs.job import JobError
@@ -100,9 +101,40 @@ def test_a_migration_moves_everything_and_goes_on_where_it_was_stopped(
             here.enrol([new_crop(COUNT, VECTORS[0])])
         target.delete(crop_id(7))
         assert migrate(tmp_path, target, with_pictures=False).written == 2
-        target.enrol([new_crop(COUNT + 1, VECTORS[1])])
+
+
+def test_a_collection_in_use_stays_as_it_is(tmp_path: Path, there: Callable[..., MilvusGallery]) -> None:
+    with open_gallery(tmp_path) as gallery:
+        gallery.enrol([new_crop(n, VECTORS[n], Labels("anna")) for n in (1, 2)])
+    with there() as target:
+        target.enrol([new_crop(1, VECTORS[1], Labels("bert"))])
+        target.enrol([new_crop(3, VECTORS[3])])
+        before = everything(target)
+        with pytest.raises(JobError, match=f"such as crop {crop_id(1)}: nothing was written"):
+            migrate(tmp_path, target)
+        assert everything(target) == before
+        target.delete(crop_id(1))
+        with pytest.raises(JobError, match=f"such as crop {crop_id(3)}: nothing was written"):
+            migrate(tmp_path, target)
+        target.delete(crop_id(3))
+        assert migrate(tmp_path, target).contents.crops == 2
+
+
+def test_what_is_enrolled_meanwhile_is_found_in_the_end(
+    tmp_path: Path, there: Callable[..., MilvusGallery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_gallery(tmp_path) as gallery:
+        gallery.enrol([new_crop(1, VECTORS[1])])
+    with there() as target:
+        write = Crops.write
+
+        def write_one_more(self: Crops, stored: list[Stored]) -> None:
+            write(self, stored)
+            write(self, [replace(one, crop=replace(one.crop, crop_id=crop_id(2))) for one in stored])
+
+        monkeypatch.setattr(Crops, "write", write_one_more)
         with pytest.raises(JobError, match="does not hold what"):
-            migrate(tmp_path, target, with_pictures=False)
+            migrate(tmp_path, target)
 
 
 def test_a_gallery_belongs_to_one_model(there: Callable[..., MilvusGallery]) -> None:
