@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from itertools import chain, combinations
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +80,17 @@ def test_settings_pass_through(command: list[str]) -> None:
 def test_settings_that_are_passed_on_exist(command: list[str]) -> None:
     given = Compose(command, files("public")).config()["services"]["resight"]["environment"]
     assert {name.removeprefix(PREFIX).lower() for name in given} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"access_key": "resight"}'])
+def test_keys_that_make_no_bucket_are_told_in_one_line(command: list[str], tmp_path: Path, content: str) -> None:
+    pytest.importorskip("minio", reason="the extra `cluster` is not installed")
+    (tmp_path / "keys").write_text(content)
+    (script,) = Compose(command, files()).config("milvus")["services"]["bucket"]["command"]
+    ended = said([sys.executable, "-c", script.replace("/run/secrets/s3_credentials", str(tmp_path / "keys"))], 30)
+    assert ended.returncode == 1
+    (line,) = ended.stdout.splitlines()
+    assert line.startswith("The bucket resight cannot be made: the secret s3_credentials must be a JSON object")
 
 
 @pytest.mark.parametrize("marker", ["<<", "--mount", "# syntax", "--chmod", "--link"])
