@@ -101,7 +101,7 @@ class Server:
             wait, patience = min(2 * wait, LONGEST_WAIT), 2 * patience
 
     def _tell(self, seconds: float) -> None:
-        if seconds >= SETUP_SECONDS and not self._answered and not self._told:
+        if seconds >= SETUP_SECONDS and not self._told:
             self._told = True
             _log.warning(
                 "Milvus at %s:%d does not answer, trying for two minutes", self._address.host, self._address.port

@@ -97,6 +97,27 @@ def test_a_start_that_waits_for_milvus_says_so_once(timeouts: list[float], caplo
     assert len(caplog.records) == 1
 
 
+def test_a_start_from_which_milvus_goes_away_says_so(
+    timeouts: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    timeouts += [0.0] * FAILURES  # it answers at once
+    client = sys.modules["pymilvus"]
+    answers = [True, client.MilvusException("server unavailable"), True]
+
+    def answer(*_: object, **__: object) -> bool:
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return bool(found)
+
+    monkeypatch.setattr(client.MilvusClient, "has_collection", answer)
+    server = Server(Address.parse(URL))
+    server.call("has_collection", SETUP_SECONDS, "people")
+    assert caplog.messages == []
+    server.call("has_collection", SETUP_SECONDS, "people")
+    assert caplog.messages == [WAITING]
+
+
 @pytest.mark.usefixtures("timeouts")
 @pytest.mark.parametrize("code", [16, 7])
 @pytest.mark.parametrize("wrapped", [True, False])
