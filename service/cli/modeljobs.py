@@ -101,9 +101,11 @@ def calibrate(
     """Measure the distance of a match on labelled crops, also while the service runs.
 
     It is the distance under which so few pairs of different people lie; set it as RESIGHT_MATCH_DISTANCE. The
-    gallery's labels are as good as whoever gave them: those that came from matches measure themselves.
+    gallery's labels are as good as whoever gave them: those that came from matches measure themselves. Without PATH
+    the gallery's embeddings are measured as they are: another --model than theirs needs crops to embed.
     """
     with job("embedding", "crops") as progress:
+        from service.inference.model import read_model
         from service.jobs.calibrate import calibrate as measure
         from service.jobs.calibrate import gallery_sample, picture_sample
 
@@ -111,6 +113,6 @@ def calibrate(
         if paths:
             sample = picture_sample(labelled_pictures(paths), engine_of(chosen), progress)
         else:
-            sample = gallery_sample(chosen.gallery_folder)
+            sample = gallery_sample(chosen.gallery_folder, None if model is None else read_model(model).info)
         found = measure(sample, false_match_rate)
     tell(as_json, found, *calibration_lines(found))
