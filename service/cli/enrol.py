@@ -40,8 +40,9 @@ def enrol(
 
     PATH is a folder or zip with Market-1501 names (0002_c1s1_000451_03.jpg: identity 0002, camera c1; -1 is left
     out, 0000 gets no identity), a folder with one folder per identity (named by letters A-Z a-z, digits and . _ : -),
-    a CSV with the columns path (relative to the CSV), identity, camera, captured_at (2026-05-01T12:00:00Z) and track,
-    or an image, which may have a Market-1501 name, too; for images --identity and --camera win over that.
+    where such a name tells the camera, a CSV with the columns path (relative to the CSV), identity, camera,
+    captured_at (2026-05-01T12:00:00Z) and track, or an image, which may have a Market-1501 name, too; for images
+    --identity and --camera win over that.
 
     The same command run again goes on where it stopped: what is there already is not enrolled twice. The name of
     each file is kept in the crop's meta as `source`. Exit code: 0 all well, 1 some failed, 2 nothing could be done.
