@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from service.cli.bulk import Outcome
     from service.client import Resight
 
+KEY_REFUSED = (401, 403)
 PATIENT_RETRIES = 8  # about half a minute: enough for the service to be started again
 
 
@@ -87,8 +88,8 @@ def _enrol(client: Resight, items: Sequence[Item], as_json: bool) -> int:
     except OutputError as error:  # records that nobody gets are no reason to go on
         say(_acknowledged("Broken off", tally, len(items)))
         stop(unwritable(error), SOME_FAILED)
-    except ResightError:
-        say(_acknowledged("Broken off", tally, len(items)))
+    except ResightError as error:
+        say(_acknowledged("Broken off", tally, len(items), goes_on=error.status not in KEY_REFUSED))
         raise
     counts = ", ".join(f"{tally[status]:,} {status}" for status in ("created", "duplicate", "updated", "failed"))
     summary = f"{len(items):,} crops in {duration(monotonic() - started)}: {counts}"
@@ -100,12 +101,11 @@ def _enrol(client: Resight, items: Sequence[Item], as_json: bool) -> int:
     return SOME_FAILED if tally["failed"] else 0
 
 
-def _acknowledged(ending: str, tally: Counter[str], total: int) -> str:
+def _acknowledged(ending: str, tally: Counter[str], total: int, goes_on: bool = True) -> str:
     enrolled = tally.total() - tally["failed"]
-    return (
-        f"{ending}: {enrolled:,} of {total:,} crops are acknowledged. "
-        "The same command continues from there; what is enrolled is not enrolled twice."
-    )
+    said = f"{ending}: {enrolled:,} of {total:,} crops are acknowledged."
+    again = " The same command continues from there; what is enrolled is not enrolled twice."
+    return said + again if goes_on else said
 
 
 def record(outcome: Outcome) -> dict[str, str | None]:

@@ -93,6 +93,7 @@ def test_the_commands_send_the_key_of_a_file_or_of_the_environment(
     refused = resight("enrol", probe, "--url", guarded.url, "--key-file", mine)
     assert refused.exit_code == 1
     assert "has the scope query; this needs enrol." in refused.stderr
+    assert "Broken off: 0 of 1 crops are acknowledged.\n" in refused.stderr  # and nothing goes on with this key
 
     monkeypatch.setenv("RESIGHT_API_KEY", create_key(file, "enrol", KeyScope.ENROL))
     assert resight("enrol", probe, "--url", guarded.url).exit_code == 0
