@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.connecting import DEFAULT_URL, KeyFile, Url, service
-from service.cli.items import Item, SourceError
+from service.cli.items import Item, SourceError, count
 from service.cli.messages import INTERRUPTED, SOME_FAILED, printing, say, stop, unwritable
 from service.cli.options import Json, LayoutOption, a_path
 from service.cli.output import OutputError, writing
@@ -92,7 +92,7 @@ def _enrol(client: Resight, items: Sequence[Item], as_json: bool) -> int:
         say(_acknowledged("Broken off", tally, len(items), goes_on=error.status not in KEY_REFUSED))
         raise
     counts = ", ".join(f"{tally[status]:,} {status}" for status in ("created", "duplicate", "updated", "failed"))
-    summary = f"{len(items):,} crops in {duration(monotonic() - started)}: {counts}"
+    summary = f"{count(len(items), 'crop')} in {duration(monotonic() - started)}: {counts}"
     if as_json:
         say(summary)
     else:

@@ -112,7 +112,7 @@ def _warnings(sample: Sample, identities: int, pairs: Pairs, rate: float, extrap
     elif not pairs.across_cameras.any():
         yield "nobody was seen by two known cameras: the share that is found is that of one camera, which is easier"
     if sample.passed_over:
-        yield f"{sample.passed_over:,} crops could not be used"
+        yield f"{'1 crop' if sample.passed_over == 1 else f'{sample.passed_over:,} crops'} could not be used"
 
 
 def gallery_sample(folder: Path, model: ModelInfo | None = None, most: int = MOST_CROPS) -> Sample:

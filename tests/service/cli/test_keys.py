@@ -42,6 +42,7 @@ def test_create_list_and_revoke(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     token = created.stdout.removesuffix("\n")
     assert token.startswith("rsk_")
     assert token not in created.stderr
+    assert created.stderr.startswith("The key gate-3, of scope enrol, stands in no file")
     monkeypatch.setenv("RESIGHT_KEYS_FILE", str(file))
     listed = resight("keys", "list")
     assert [line.split()[:2] for line in listed.stdout.splitlines()] == [["name", "scope"], ["gate-3", "enrol"]]
