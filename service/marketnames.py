@@ -9,6 +9,7 @@ JUNK, DISTRACTOR = "-1", "0000"
 
 # identity_camera…: 0002_c1s1_000451_03.jpg (Market-1501), 0005_c2_f0046985.jpg (DukeMTMC-reID).
 _NAME = re.compile(r"(?P<identity>-1|\d+)_(?P<camera>c\d+)(s\d+)?_f?\d+(_\d+)?(\.\w+)+", re.ASCII)
+_CAMERA = re.compile(r"[^_]+_(?P<camera>c\d+)(s\d+)?_", re.ASCII)  # whoever it is, and whatever follows
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,9 @@ def read_market_name(name: str) -> MarketName | None:
         return None
     junk, distractor = parts["identity"] == JUNK, parts["identity"] == DISTRACTOR
     return MarketName(None if junk or distractor else parts["identity"], parts["camera"], junk, distractor)
+
+
+def read_camera(name: str) -> str | None:
+    """The camera in a file's name where something else tells the person: c2 of anna_c2_door.jpg; None without one."""
+    parts = _CAMERA.match(name)
+    return None if parts is None else parts["camera"]

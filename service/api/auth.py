@@ -154,8 +154,10 @@ def _unknown(detail: str) -> Problem:
 
 def _token(headers: Sequence[str]) -> str:
     found = BEARER.fullmatch(headers[0].strip()) if len(headers) == 1 else None
-    if found is None or not KEY.fullmatch(found[1]):
+    if found is None:
         raise _unknown("The Authorization header has another form than `Bearer rsk_…`, given once; copy the key again.")
+    if not KEY.fullmatch(found[1]):
+        raise _unknown("This is no Resight key, which begins with rsk_; copy all of it again.")
     return found[1]
 
 

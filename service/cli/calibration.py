@@ -52,6 +52,8 @@ def calibration_lines(found: Calibration) -> Iterator[str]:
         f"on {found.crops:,} crops of {found.identities:,} people: {found.stranger_pairs:,} pairs of strangers, "
         f"{found.same_pairs:,} of one person{' under two cameras' if found.across_cameras else ''}"
     )
+    if found.model is not None:
+        yield f"embedded by the model {found.model.name} (sha256 {found.model.sha256[:12]}…)"
     if found.found is not None:
         yield f"{100 * found.found:.1f} % of the pairs of one person lie under it"
     for warning in found.warnings:

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from service.cli.connecting import DEFAULT_URL, KeyFile, Url, client_at, explained, service
-from service.cli.items import Item, SourceError
+from service.cli.items import Item, SourceError, count
 from service.cli.messages import NOT_POSSIBLE, SOME_FAILED, printing, say, stop
 from service.cli.options import a_path
 from service.cli.sources import open_sources
@@ -121,7 +121,7 @@ def _show(url: str, key_file: Path | None, items: Sequence[Item], browser: bool)
         excluded = [probe.camera] if probe.camera else []
         ranking = client.query(probe.read(), top_k=5, exclude_cameras=excluded)
     with printing():
-        typer.echo(f"{len(items)} crops are enrolled. Who is on {probe.name}, seen by other cameras?\n")
+        typer.echo(f"{count(len(items), 'crop')} enrolled. Who is on {probe.name}, seen by other cameras?\n")
         out = console()
         out.print(verdict(ranking))
         out.print(ranking_table(ranking, names))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.connecting import DEFAULT_URL, KeyFile, Url, service
-from service.cli.items import Item, SourceError
+from service.cli.items import Item, SourceError, count
 from service.cli.messages import INTERRUPTED, SOME_FAILED, printing, say, stop, unwritable
 from service.cli.options import Json, LayoutOption, a_path
 from service.cli.output import OutputError, writing
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from service.cli.bulk import Outcome
     from service.client import Resight
 
+KEY_REFUSED = (401, 403)
 PATIENT_RETRIES = 8  # about half a minute: enough for the service to be started again
 
 
@@ -40,8 +41,9 @@ def enrol(
 
     PATH is a folder or zip with Market-1501 names (0002_c1s1_000451_03.jpg: identity 0002, camera c1; -1 is left
     out, 0000 gets no identity), a folder with one folder per identity (named by letters A-Z a-z, digits and . _ : -),
-    a CSV with the columns path (relative to the CSV), identity, camera, captured_at (2026-05-01T12:00:00Z) and track,
-    or an image, which may have a Market-1501 name, too; for images --identity and --camera win over that.
+    where such a name tells the camera, a CSV with the columns path (relative to the CSV), identity, camera,
+    captured_at (2026-05-01T12:00:00Z) and track, or an image, which may have a Market-1501 name, too; for images
+    --identity and --camera win over that.
 
     The same command run again goes on where it stopped: what is there already is not enrolled twice. The name of
     each file is kept in the crop's meta as `source`. Exit code: 0 all well, 1 some failed, 2 nothing could be done.
@@ -86,11 +88,11 @@ def _enrol(client: Resight, items: Sequence[Item], as_json: bool) -> int:
     except OutputError as error:  # records that nobody gets are no reason to go on
         say(_acknowledged("Broken off", tally, len(items)))
         stop(unwritable(error), SOME_FAILED)
-    except ResightError:
-        say(_acknowledged("Broken off", tally, len(items)))
+    except ResightError as error:
+        say(_acknowledged("Broken off", tally, len(items), goes_on=error.status not in KEY_REFUSED))
         raise
     counts = ", ".join(f"{tally[status]:,} {status}" for status in ("created", "duplicate", "updated", "failed"))
-    summary = f"{len(items):,} crops in {duration(monotonic() - started)}: {counts}"
+    summary = f"{count(len(items), 'crop')} in {duration(monotonic() - started)}: {counts}"
     if as_json:
         say(summary)
     else:
@@ -99,12 +101,11 @@ def _enrol(client: Resight, items: Sequence[Item], as_json: bool) -> int:
     return SOME_FAILED if tally["failed"] else 0
 
 
-def _acknowledged(ending: str, tally: Counter[str], total: int) -> str:
+def _acknowledged(ending: str, tally: Counter[str], total: int, goes_on: bool = True) -> str:
     enrolled = tally.total() - tally["failed"]
-    return (
-        f"{ending}: {enrolled:,} of {total:,} crops are acknowledged. "
-        "The same command continues from there; what is enrolled is not enrolled twice."
-    )
+    said = f"{ending}: {enrolled:,} of {total:,} crops are acknowledged."
+    again = " The same command continues from there; what is enrolled is not enrolled twice."
+    return said + again if goes_on else said
 
 
 def record(outcome: Outcome) -> dict[str, str | None]:

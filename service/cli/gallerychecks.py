@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.cli.checks import Check, State
+from service.cli.items import count
 
 if TYPE_CHECKING:
     from service.inference.model import ModelFile
@@ -144,7 +145,7 @@ def contents(folder: Path, model_sha256: str | None) -> Check:
             crops = connection.execute("SELECT count(*) FROM crops").fetchone()[0] if schema else 0
     except GalleryError as error:
         return Check("gallery", State.FAIL, str(error), "Restore a backup, or use the release that wrote it.")
-    said = f"{crops:,} crops, schema version {schema}"
+    said = f"{count(crops, 'crop')}, schema version {schema}"
     if owner is not None and model_sha256 not in (None, owner[1]):
         return Check(
             "gallery",

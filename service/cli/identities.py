@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.connecting import DEFAULT_URL, KeyFile, Url, service
+from service.cli.items import count
 from service.cli.messages import SOME_FAILED, printing, say, stop
 from service.cli.options import Json
 
@@ -86,7 +87,8 @@ def rename(
             stop(f"{new} is somebody already: choose another name, or say `resight identities merge {name} {new}`.")
         done = client.rename(name, new)
     with printing():
-        typer.echo(_json(done) if as_json else f"{name} is {done.identity} now, with {done.moved:,} crops")
+        said = f"{name} is {done.identity} now, with {count(done.moved, 'crop')}"
+        typer.echo(_json(done) if as_json else said)
 
 
 def merge(
@@ -102,14 +104,21 @@ def merge(
         stop("Name two or more different identities; the last one is the name that stays.")
     with service(url, key_file) as client:
         found = [_known(client, one) for one in names]
-        _ask(f"Merge {', '.join(others)} ({sum(one.crops for one in found[:-1]):,} crops) into {into}?", yes)
+        crops = count(sum(one.crops for one in found[:-1]), "crop")
+        _ask(f"Merge {', '.join(others)} ({crops}) into {into}?", yes)
         moved = 0
-        for one in others:
-            moved += client.rename(one, into).moved
-            say(f"{one} is {into} now")  # for good, also when the next one cannot be merged
-    with printing():
-        said = f"{moved:,} crops of {', '.join(others)} are {into}'s now"
-        typer.echo(json.dumps({"identity": into, "merged": others, "moved": moved}) if as_json else said)
+        for one in others:  # each for good, also when the next one cannot be merged
+            done = client.rename(one, into)
+            moved += done.moved
+            said = f"{one} is {into} now: {count(done.moved, 'crop')} moved"
+            if as_json:
+                say(said)
+            else:
+                with printing():
+                    typer.echo(said)
+    if as_json:
+        with printing():
+            typer.echo(json.dumps({"identity": into, "merged": others, "moved": moved}))
 
 
 def erase(
@@ -118,15 +127,14 @@ def erase(
     """Erase all crops of an identity for good, and print the receipt."""
     with service(url, key_file) as client:
         found = _known(client, name)
-        _ask(f"Erase all {found.crops:,} crops of {name} for good?", yes)
+        _ask(f"Erase {name} for good, with {count(found.crops, 'crop')}?", yes)
         receipt = client.erase(identity=name)
     with printing():
         if as_json:
             typer.echo(_json(receipt))
             return
-        typer.echo(
-            f"{receipt.crops:,} crops of {name} are erased: receipt {receipt.id} of {receipt.erased_at:%F %T} UTC"
-        )
+        erased = count(receipt.crops, "crop")
+        typer.echo(f"{erased} of {name} erased: receipt {receipt.id} of {receipt.erased_at:%F %T} UTC")
         if not receipt.wal_truncated:
             typer.echo("A reader, such as a backup that is running, still holds the database's log; it goes with that.")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.items import count
 from service.cli.jobrunning import Gallery, job, settings_of, tell
 from service.cli.options import Json, a_path
 
@@ -72,7 +73,7 @@ def export(
             with open_existing(chosen) as opened:
                 done = export_from_milvus(opened.crops, target, progress)
     bare = f", {done.without_picture:,} of them without picture," if done.without_picture else ""
-    tell(as_json, done, f"{done.crops:,} crops{bare} exported to {target}")
+    tell(as_json, done, f"{count(done.crops, 'crop')}{bare} exported to {target}")
 
 
 def compact(gallery: Gallery = None, as_json: Json = False) -> None:
@@ -86,4 +87,5 @@ def compact(gallery: Gallery = None, as_json: Json = False) -> None:
 
 def _contents(manifest: Manifest) -> str:
     counts = manifest.counts
-    return f"{counts.crops:,} crops of {counts.identities:,} identities, {counts.pictures:,} pictures,"
+    identities = count(counts.identities, "identity", "identities")
+    return f"{count(counts.crops, 'crop')} of {identities}, {count(counts.pictures, 'picture')},"

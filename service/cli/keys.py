@@ -49,7 +49,7 @@ def create(name: Name, scope: Scope, file: KeyFile) -> None:
     except OutputError as error:  # a key that nobody has read must not open anything
         revoke_key(file, name)
         stop(unwritable(error), SOME_FAILED)
-    say(f"The key {name} may {scope}. It stands in no file: keep it now. RESIGHT_API_KEY hands it to the commands.")
+    say(f"The key {name}, of scope {scope}, stands in no file: keep it now. RESIGHT_API_KEY hands it to the commands.")
 
 
 def show(

@@ -46,20 +46,23 @@ def maintain(
         _maintain_milvus(settings, confirm)
         return
     if days is None:
-        stop("There is no retention to maintain: set RESIGHT_RETENTION_DAYS as the service has it.")
+        stop("There is no retention to maintain: say --retention-days or RESIGHT_RETENTION_DAYS as the service has it.")
     try:
         found = past_retention(settings.gallery_folder, days)
-        if confirm:
+        confirmed = confirm and found.old > 0
+        if confirmed:
             confirm_purge(settings.gallery_folder, found)
     except GalleryError as error:
         stop(str(error))
     with printing():
         if as_json:
-            typer.echo(json.dumps(asdict(found) | {"too_many": found.too_many, "confirmed": confirm}, default=str))
+            typer.echo(json.dumps(asdict(found) | {"too_many": found.too_many, "confirmed": confirmed}, default=str))
             return
         typer.echo(f"{found.old} of {found.crops} crops were enrolled before {found.before:%Y-%m-%d %H:%M} UTC.")
-        if confirm:
+        if confirmed:
             typer.echo("The service erases them within two minutes, or when it next runs.")
+        elif confirm:
+            typer.echo("There is nothing to confirm.")
         elif found.too_many:
             typer.echo("That is more than a fifth: if the clock and the days are right, say --confirm.")
 

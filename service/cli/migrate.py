@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from service.cli.items import count
 from service.cli.jobrunning import NAMED_CROPS, Gallery, job, settings_of, tell
 from service.cli.messages import SOME_FAILED, say, stop
 from service.cli.options import Json
@@ -47,8 +48,8 @@ def migrate(
     tell(
         as_json,
         done,
-        f"{done.written:,} crops and {done.pictures:,} pictures migrated, {done.known:,} there already; both have"
-        f" {done.contents.crops:,} crops with checksum {done.contents.checksum[:16]}",
+        f"{count(done.written, 'crop')} and {count(done.pictures, 'picture')} migrated, {done.known:,} there already;"
+        f" both have {count(done.contents.crops, 'crop')} with checksum {done.contents.checksum[:16]}",
     )
     if done.damaged:
         raise typer.Exit(SOME_FAILED)

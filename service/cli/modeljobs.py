@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from service.cli.calibration import calibration_lines, labelled_pictures
+from service.cli.items import count
 from service.cli.jobrunning import Device, Gallery, ModelFile, Threads, engine_of, job, name_crops, settings_of, tell
 from service.cli.messages import SOME_FAILED
 from service.cli.options import Json, a_path
@@ -40,7 +41,7 @@ def import_(
             done = import_crops(source, opened, audit, engine, chosen.kept_images, progress)
     name_crops(done.left_out)
     left_out = f"{len(done.left_out):,} left out"
-    tell(as_json, done, f"{done.created:,} crops imported, {done.known:,} there already, {left_out}")
+    tell(as_json, done, f"{count(done.created, 'crop')} imported, {done.known:,} there already, {left_out}")
     if done.left_out:
         raise typer.Exit(SOME_FAILED)
 
@@ -73,7 +74,7 @@ def reembed(
             raise
     name_crops(done.dropped)
     earlier = f", {done.found:,} had been before" if done.found else ""
-    said = f"{done.embedded:,} crops embedded by {engine.info.name}{earlier}, {len(done.dropped):,} erased"
+    said = f"{count(done.embedded, 'crop')} embedded by {engine.info.name}{earlier}, {len(done.dropped):,} erased"
     tell(
         as_json,
         done,
@@ -101,9 +102,11 @@ def calibrate(
     """Measure the distance of a match on labelled crops, also while the service runs.
 
     It is the distance under which so few pairs of different people lie; set it as RESIGHT_MATCH_DISTANCE. The
-    gallery's labels are as good as whoever gave them: those that came from matches measure themselves.
+    gallery's labels are as good as whoever gave them: those that came from matches measure themselves. Without PATH
+    the gallery's embeddings are measured as they are: another --model than theirs needs crops to embed.
     """
     with job("embedding", "crops") as progress:
+        from service.inference.model import read_model
         from service.jobs.calibrate import calibrate as measure
         from service.jobs.calibrate import gallery_sample, picture_sample
 
@@ -111,6 +114,6 @@ def calibrate(
         if paths:
             sample = picture_sample(labelled_pictures(paths), engine_of(chosen), progress)
         else:
-            sample = gallery_sample(chosen.gallery_folder)
+            sample = gallery_sample(chosen.gallery_folder, None if model is None else read_model(model).info)
         found = measure(sample, false_match_rate)
     tell(as_json, found, *calibration_lines(found))

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from service.cli.files import IMAGE_SUFFIXES, File, file_on_disk, is_image, list_zip, readable, to_item, walk
 from service.cli.items import Item, Layout, Source, SourceError
 from service.cli.tables import read_table
-from service.marketnames import read_market_name
+from service.marketnames import read_camera, read_market_name
 
 # Folders that hold crops of many people, not those of one: Market-1501's parts, and what one's own are divided into.
 PARTS = frozenset({"bounding_box_train", "bounding_box_test", "query", "gt_bbox"})
@@ -99,7 +99,10 @@ def _label(name: str, files: Sequence[File], layout: Layout, identity: str | Non
         case Layout.FOLDERS:
             if identity:
                 raise SourceError(f"in {name} the folders say the identity; --layout files ignores them")
-            items = [replace(to_item(file), identity=_person(file.path), camera=camera) for file in images]
+            items = [
+                replace(to_item(file), identity=_person(file.path), camera=read_camera(file.path.name) or camera)
+                for file in images
+            ]
             return Source(name, layout, tuple(items), passed_over=others)
         case Layout.FILES:
             items = [replace(to_item(file), identity=identity, camera=camera) for file in images]
@@ -111,11 +114,12 @@ def _label(name: str, files: Sequence[File], layout: Layout, identity: str | Non
 def label_alone(file: File, layout: Layout | None, identity: str | None, camera: str | None) -> Item | None:
     """One image by itself: what is given wins over what the layout says. None for junk, and for what is not of it.
 
-    Without a layout, a folder's name is an identity, and a file in none may have its labels in its own name.
+    Without a layout, a folder's name is an identity, and a file in none may have its labels in its own name; the
+    camera may stand in the name of either.
     """
     person = None if layout in (Layout.MARKET1501, Layout.FILES) else _person(file.path)
     if person is not None and person not in PARTS:
-        return replace(to_item(file), identity=identity or person, camera=camera)
+        return replace(to_item(file), identity=identity or person, camera=camera or read_camera(file.path.name))
     if layout in (Layout.FOLDERS, Layout.FILES):
         return replace(to_item(file), identity=identity, camera=camera)
     said = read_market_name(file.path.name)

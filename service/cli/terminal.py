@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from service.cli.items import count
 from service.client.answers import Ranking, ServedModel
 
 PIPE_WIDTH = 200  # columns where there is no terminal to ask: nothing that a program reads is cut short
@@ -134,7 +135,7 @@ def footer(ranking: Ranking) -> str:
     """What was searched, how, and how long it took."""
     how = "exactly" if ranking.exact else "approximately"
     took = sum(ranking.timings_ms.values())
-    return f"{ranking.searched:,} crops searched {how} in {took:,.1f} ms by {ranking.model.name}"
+    return f"{count(ranking.searched, 'crop')} searched {how} in {took:,.1f} ms by {ranking.model.name}"
 
 
 def model_lines(model: ServedModel) -> Iterator[str]:

@@ -54,8 +54,8 @@ def watch(
 
     A picture is enrolled once its size and time of change have stayed the same for a second; names that begin with a
     dot, or do not end like a picture's, are passed over. A picture in a folder is of the person the folder is named
-    after; one beside the folders may have a Market-1501 name. Of a CSV (columns as for enrol) every row is enrolled
-    once its picture is there.
+    after, and its name may tell the camera; one beside the folders may have a Market-1501 name. Of a CSV (columns as
+    for enrol) every row is enrolled once its picture is there.
 
     Nothing is written into FOLDER: started again, it asks the gallery what it has, and leaves that as it is, corrected
     labels included. While the service is away it waits. What cannot be enrolled is said once, and tried again when

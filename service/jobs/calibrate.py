@@ -18,9 +18,11 @@ from service.gallery.rows import IN_LIST
 from service.gallery.store import VECTOR
 from service.inference.engine import Engine
 from service.inference.images import ImageError, decode_crop
+from service.inference.model import ModelInfo
 from service.jobs.distances import Labelled, Pairs, count_pairs, quantile, share_below
 from service.jobs.embedding import embed
 from service.jobs.job import JobError, Progress, unheard
+from service.jobs.manifest import Model
 
 MOST_CROPS = 10_000  # compared with each other: five seconds at D = 2048 on one core
 FEWEST_IDENTITIES, FEWEST_PAIRS = 5, 100  # below, there is no figure
@@ -30,11 +32,12 @@ CHUNK = 256
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Labelled crops, and how many candidates a query meets where the distance is to be used."""
+    """Labelled crops, and how many candidates a query meets where the distance is to be used; `model` embedded them."""
 
     labelled: Labelled
     candidates: int
     passed_over: int = 0
+    model: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Calibration:
     same_pairs: int
     across_cameras: bool
     found: float | None
+    model: Model | None
     warnings: tuple[str, ...]
 
 
@@ -90,6 +94,7 @@ def calibrate(sample: Sample, false_match_rate: float | None = None) -> Calibrat
         same_pairs=int(same.sum()),
         across_cameras=across,
         found=share_below(same, distance),
+        model=sample.model,
         warnings=tuple(_warnings(sample, identities, pairs, rate, measured.extrapolated)),
     )
 
@@ -107,17 +112,24 @@ def _warnings(sample: Sample, identities: int, pairs: Pairs, rate: float, extrap
     elif not pairs.across_cameras.any():
         yield "nobody was seen by two known cameras: the share that is found is that of one camera, which is easier"
     if sample.passed_over:
-        yield f"{sample.passed_over:,} crops could not be used"
+        yield f"{'1 crop' if sample.passed_over == 1 else f'{sample.passed_over:,} crops'} could not be used"
 
 
-def gallery_sample(folder: Path, most: int = MOST_CROPS) -> Sample:
+def gallery_sample(folder: Path, model: ModelInfo | None = None, most: int = MOST_CROPS) -> Sample:
     """The named crops of the gallery in `folder`, which a service may own: at most `most`, of as many people as can be.
 
-    Raises what `reading_beside` raises.
+    Raises JobError where its embeddings are not those of `model`, and what `reading_beside` raises.
     """
     with reading_beside(folder) as connection:
         require_newest_schema(connection, folder)
-        (dim,) = connection.execute("SELECT dim FROM gallery").fetchone() or (0,)
+        stored = connection.execute("SELECT model_name, model_sha256, dim FROM gallery").fetchone()
+        owner = None if stored is None else Model(*stored)
+        if owner is not None and model is not None and owner.sha256 != model.sha256:
+            raise JobError(
+                f"The gallery's embeddings are of {owner.name} (sha256 {owner.sha256[:12]}…), not of {model.name} "
+                f"(sha256 {model.sha256[:12]}…): name labelled crops for --model to embed, or leave --model out."
+            )
+        dim = 0 if owner is None else owner.dim
         named = connection.execute(
             "SELECT row, identity, camera FROM crops WHERE identity IS NOT NULL ORDER BY row"
         ).fetchall()
@@ -132,7 +144,7 @@ def gallery_sample(folder: Path, most: int = MOST_CROPS) -> Sample:
                     found[row] = np.frombuffer(blob, VECTOR).astype(np.float32)
     sound = [(found[row], identity, camera) for row, identity, camera in chosen if row in found]
     candidates = len({identity for _, identity, _ in named}) + nameless
-    return Sample(_labelled(sound, dim), candidates, len(chosen) - len(sound))
+    return Sample(_labelled(sound, dim), candidates, len(chosen) - len(sound), owner)
 
 
 def picture_sample(
@@ -159,7 +171,8 @@ def picture_sample(
         sound += [(vector, identity, camera) for (identity, camera), vector in vectors]
         progress(done := done + len(chunk), total)
     people = len({identity for _, identity, _ in pictures})
-    return Sample(_labelled(sound, engine.info.embedding_dim), people, total - len(sound))
+    used = Model(engine.info.name, engine.info.sha256, engine.info.embedding_dim)
+    return Sample(_labelled(sound, used.dim), people, total - len(sound), used)
 
 
 def _spread(identities: Sequence[str], most: int) -> list[int]:

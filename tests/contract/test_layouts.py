@@ -1,4 +1,4 @@
-"""What training learns from a folder is what `resight enrol` makes of it: the same person on each picture."""
+"""What training learns from a folder is what `resight enrol` makes of it: the same person and camera each time."""
 
 from __future__ import annotations
 
@@ -43,6 +43,16 @@ def enrolled(path: Path) -> Groups:
 def test_a_folder_is_a_person_whatever_the_files_are_called(tmp_path: Path, names: tuple[str, ...]) -> None:
     write_pictures(tmp_path, [f"{person}/{name}" for person in PEOPLE for name in names])
     assert learnt(tmp_path) == enrolled(tmp_path) == {frozenset(f"{p}/{n}" for n in names) for p in PEOPLE}
+
+
+def test_in_a_persons_folder_the_names_tell_the_camera(tmp_path: Path) -> None:
+    names = ("0001_c1s1_000001_01.jpg", "anna_c2_door.jpg", "_c3_1.jpg", "x_c4.jpg", "5.jpg")
+    write_pictures(tmp_path, [f"{person}/{name}" for person in PEOPLE for name in names])
+    data = read(tmp_path)
+    cameras = {sample.name: sample.camera for sample in (*data.train, *data.query, *data.gallery)}
+    with open_sources([tmp_path]) as [source]:
+        assert {item.camera for item in source.items} == {"c1", "c2", None}
+        assert {item.name: int((item.camera or "c-1")[1:]) for item in source.items} == cameras
 
 
 @pytest.mark.parametrize("names", [("1.jpg", "2.jpg"), LIKE_MARKET])

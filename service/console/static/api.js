@@ -171,7 +171,7 @@ function ask() {
 async function begin(input) {
   const key = input.value.trim();
   try {
-    if (!/^rsk_[\x21-\x7e]+$/.test(key)) throw new Trouble("A key begins with rsk_ and has no spaces; copy it again.");
+    if (!/^rsk_[\x21-\x7e]+$/.test(key)) throw new Trouble("This is no Resight key, which begins with rsk_ and has no spaces; copy all of it again.");
     const headers = { Authorization: `Bearer ${key}` };
     const account = await read(await reach("session", { method: "POST", headers }));
     input.value = "";

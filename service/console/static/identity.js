@@ -84,7 +84,7 @@ async function openOne(name) {
   for (const id of ["rename-problem", "erase-problem"]) complain(byId(id), "");
   byId("facts").replaceChildren(...facts(shown));
   byId("in-gallery").href = `gallery#${new URLSearchParams({ identity: name })}`;
-  byId("erase-text").textContent = `${count(identity.crops, "crop")} with pictures, labels and embeddings are overwritten. This cannot be undone.`;
+  byId("erase-text").textContent = `${count(identity.crops, "crop")}, with pictures, labels and embeddings, will be overwritten. This cannot be undone.`;
   narrow(null);
 }
 
@@ -163,7 +163,7 @@ async function renamed() {
   if (other && !(await previewed(other))) return;
   const answer = await call(["identities", from], { method: "PATCH", json: { identity: to } });
   const what = answer.merged ? "Merged" : "Renamed";
-  say(`${what}: ${count(answer.moved, "crop")} of ${from} are ${answer.identity} now.`, "done");
+  say(`${what}: ${from} is ${answer.identity} now, ${count(answer.moved, "crop")} moved.`, "done");
   location.hash = encodeURIComponent(answer.identity);
 }
 

@@ -28,7 +28,7 @@ function meaning(found) {
   const below = found.match_distance?.toFixed(3);
   if (found.verdict === "empty_gallery") return "Nobody is enrolled yet; enrol some crops on the screen Gallery first.";
   if (found.searched === 0) return "No crop passes these filters; widen them.";
-  const name = found.matches[0]?.identity ?? "a crop without identity";
+  const name = found.matches[0]?.identity ?? "A crop without identity";
   return {
     match: `${name} is nearer than the match distance ${below}, and the next one is clearly farther.`,
     ambiguous: "The two nearest are about as near as each other; compare their pictures.",

@@ -185,7 +185,7 @@ def test_merge_with_a_preview(filled: Served, visit: Callable[..., Watched], sho
     page.click("#rename-button")
     page.click("#merge-yes")
     page.wait_for_selector("h1:has-text('0002')")
-    page.wait_for_selector("text=Merged: 4 crops of 0001 are 0002 now")
+    page.wait_for_selector("text=Merged: 0001 is 0002 now, 4 crops moved")
     assert identity(filled, "0001") is None
 
 

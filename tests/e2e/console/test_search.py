@@ -212,11 +212,14 @@ def test_signs_in_and_says_when_to_come_again(
     assert watched.serious() == []
     page.fill("#key", "password")
     page.press("#key", "Enter")
-    page.wait_for_selector("text=A key begins with rsk_")
+    page.wait_for_selector("text=This is no Resight key, which begins with rsk_")
     watched.expected = {401}
+    page.fill("#key", key[:-1])
+    page.press("#key", "Enter")
+    page.wait_for_selector("#sign-in-problem >> text=rsk_; copy all of it again.")
     page.fill("#key", key[:-1] + ("a" if key[-1] != "a" else "b"))
     page.press("#key", "Enter")
-    page.wait_for_selector("#sign-in-problem >> text=/There is no such key|another form/")
+    page.wait_for_selector("#sign-in-problem >> text=There is no such key")
     page.fill("#key", key)
     page.press("#key", "Enter")
     page.wait_for_selector("text=The gallery is empty")

@@ -113,6 +113,13 @@ def test_every_route_without_a_key_that_counts(guarded: Guarded, method: str, pa
         assert good not in answer.text
 
 
+def test_what_is_no_key_is_told_without_a_word_of_http(guarded: Guarded) -> None:
+    """The console shows it to who mistyped a key."""
+    for wrong in ("password", guarded.keys["admin"][:-1]):
+        said = guarded.ask("GET", "/model", f"Bearer {wrong}").json()["detail"]
+        assert said == "This is no Resight key, which begins with rsk_; copy all of it again."
+
+
 def test_a_key_counts_in_its_header_only(guarded: Guarded) -> None:
     good = guarded.keys["admin"]
     client = guarded.served.client

@@ -33,7 +33,7 @@ def test_a_service_that_answers_is_used(service: Served, market: Path, opened: l
         result = resight("demo", "--crops", market, "--url", service.url)
         assert result.exit_code == 0, result.output
         assert f"using the service at {service.url}" in result.stderr
-        assert result.stdout.startswith("7 crops are enrolled. Who is on 0003_c2s1_000001_00.jpg")
+        assert result.stdout.startswith("7 crops enrolled. Who is on 0003_c2s1_000001_00.jpg")
         assert re.search(r"^ +1 +0003 ", result.stdout, re.MULTILINE)
     assert opened == [f"{service.url}/"] * 2
     assert resight("demo", "--crops", market, "--url", service.url, "--no-browser").exit_code == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.client import Resight
+from tests.drawn_crops import crop
 from tests.service.cli.running import resight
 from tests.serving import Served
 
@@ -56,7 +57,17 @@ def test_merge_asks_first(url: str) -> None:
     assert len(names(url)) == 3
     done = resight("identities", "merge", "0001", "0002", "0003", "--yes", "--url", url, "--json")
     assert json.loads(done.stdout) == {"identity": "0003", "merged": ["0001", "0002"], "moved": 4}
+    assert done.stderr == "0001 is 0003 now: 2 crops moved\n0002 is 0003 now: 2 crops moved\n"
     assert names(url) == {"0003": 6}
+
+
+def test_a_merge_is_said_once(url: str, tmp_path: Path) -> None:
+    (tmp_path / "0004_c1s1_000001_00.png").write_bytes(crop(50))
+    assert resight("enrol", tmp_path / "0004_c1s1_000001_00.png", "--url", url).stdout.startswith("1 crop in ")
+    assert "Erase 0004 for good, with 1 crop?" in resight("identities", "erase", "0004", "--url", url).stderr
+    assert "Merge 0004 (1 crop) into 0001?" in resight("identities", "merge", "0004", "0001", "--url", url).stderr
+    done = resight("identities", "merge", "0004", "0001", "--yes", "--url", url)
+    assert (done.stdout, done.stderr) == ("0004 is 0001 now: 1 crop moved\n", "")
 
 
 @pytest.mark.parametrize("wrong", [["0001"], ["0001", "0001"], ["0001", "0001", "0002"]])
@@ -69,7 +80,7 @@ def test_erase_gives_a_receipt(url: str) -> None:
     assert "say --yes" in resight("identities", "erase", "0001", "--url", url).stderr
     assert "0001" in names(url)
     done = resight("identities", "erase", "0001", "--yes", "--url", url)
-    assert done.stdout.startswith("2 crops of 0001 are erased: receipt ")
+    assert done.stdout.startswith("2 crops of 0001 erased: receipt ")
     receipt = json.loads(resight("identities", "erase", "0002", "--yes", "--url", url, "--json").stdout)
     assert (receipt["crops"], receipt["asked"]) == (2, {"identity": "0002"})
     assert names(url) == {"0003": 2}

@@ -128,10 +128,11 @@ def test_reembed(settings: Settings, tmp_path: Path) -> None:
 def test_calibrate(settings: Settings, tmp_path: Path) -> None:
     with serve(settings):
         own = resight("calibrate", "--gallery", settings.gallery, "--false-match-rate", "0.05")
-    first, second, third, *rest = own.stdout.splitlines()
+    first, second, third, fourth, *rest = own.stdout.splitlines()
     assert 0 < float(first.removeprefix("RESIGHT_MATCH_DISTANCE=")) < 1
     assert second.startswith("measured at a false-match rate of 5.0e-02; 95 % interval of the distance 0.")
     assert third == "on 24 crops of 12 people: 264 pairs of strangers, 12 of one person under two cameras"
+    assert fourth.startswith("embedded by the model tiny-colours (sha256 ")
     assert rest[0] == "100.0 % of the pairs of one person lie under it"
     assert rest[1].startswith("warning: only 12 identities")
     answer = json.loads(resight("calibrate", "--gallery", settings.gallery, "--json").stdout)
@@ -144,9 +145,19 @@ def test_calibrate(settings: Settings, tmp_path: Path) -> None:
             (tmp_path / "labelled" / name).write_bytes(crop(number, camera))
     folder = ("calibrate", tmp_path / "labelled", "--model", settings.model, "--device", "cpu")
     read = resight(*folder, "--false-match-rate", "0.05", "--gallery", f"sqlite:///{tmp_path / 'none'}")
-    assert read.stdout.splitlines()[2:4] == [third, rest[0]]
+    assert read.stdout.splitlines()[2:5] == [third, fourth, rest[0]]
     few = resight("calibrate", "--gallery", settings.gallery, tmp_path / "nowhere", code=2)
     assert few.stderr.endswith("does not exist.\n")
+
+
+def test_calibrate_measures_the_gallery_for_no_other_model_than_its_own(settings: Settings, tmp_path: Path) -> None:
+    command = ("calibrate", "--gallery", settings.gallery, "--false-match-rate", "0.05", "--model")
+    assert "embedded by the model tiny-colours (sha256 " in resight(*command, settings.model).stdout
+    other = write_tiny_model(tmp_path / "new.onnx", {"name": "tiny-retrained"}, colours=(1.0, 0.2, -0.5))
+    refused = resight(*command, other, code=2).stderr
+    assert refused.startswith("The gallery's embeddings are of tiny-colours (sha256 ")
+    assert refused.endswith(": name labelled crops for --model to embed, or leave --model out.\n")
+    assert "There is no model file at" in resight(*command, tmp_path / "no.onnx", code=2).stderr
 
 
 def test_compact(settings: Settings) -> None:

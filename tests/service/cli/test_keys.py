@@ -42,6 +42,7 @@ def test_create_list_and_revoke(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     token = created.stdout.removesuffix("\n")
     assert token.startswith("rsk_")
     assert token not in created.stderr
+    assert created.stderr.startswith("The key gate-3, of scope enrol, stands in no file")
     monkeypatch.setenv("RESIGHT_KEYS_FILE", str(file))
     listed = resight("keys", "list")
     assert [line.split()[:2] for line in listed.stdout.splitlines()] == [["name", "scope"], ["gate-3", "enrol"]]
@@ -93,6 +94,7 @@ def test_the_commands_send_the_key_of_a_file_or_of_the_environment(
     refused = resight("enrol", probe, "--url", guarded.url, "--key-file", mine)
     assert refused.exit_code == 1
     assert "has the scope query; this needs enrol." in refused.stderr
+    assert "Broken off: 0 of 1 crops are acknowledged.\n" in refused.stderr  # and nothing goes on with this key
 
     monkeypatch.setenv("RESIGHT_API_KEY", create_key(file, "enrol", KeyScope.ENROL))
     assert resight("enrol", probe, "--url", guarded.url).exit_code == 0

@@ -114,6 +114,8 @@ def test_a_persons_folder_says_who_it_is_whatever_the_files_are_called(tmp_path:
     source = one(write(tmp_path / "people", dict.fromkeys(names, b"1")))
     assert source.layout is Layout.FOLDERS
     assert [item.identity for item in source.items] == ["anna", "anna", "ben", "ben"]
+    assert [item.camera for item in source.items] == ["c1", "c2", "c1", "c2"]
+    assert [item.camera for item in one(tmp_path / "people", camera="door").items] == ["c1", "c2", "c1", "c2"]
 
 
 def test_one_folder_of_market_names_is_asked_about(tmp_path: Path) -> None:

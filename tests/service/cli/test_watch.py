@@ -79,7 +79,7 @@ def test_labels_come_from_folders_and_names(tmp_path: Path) -> None:
     watcher = Watcher(tmp_path, settled=0)
     assert seen(watcher, 0) == [
         ("0002_c1s1_000451_03.jpg", "0002", "c1"),
-        ("anna/0007_c3s1_000001_00.jpg", "anna", None),
+        ("anna/0007_c3s1_000001_00.jpg", "anna", "c3"),
         ("anna/1.jpg", "anna", None),
         ("x.png", None, None),
     ]

@@ -232,10 +232,17 @@ def test_the_command_shows_and_confirms(tmp_path: Path, gallery: Gallery, retent
     assert retention.run() == Purge(5, 0)
 
 
+def test_where_nothing_is_too_old_nothing_is_confirmed(tmp_path: Path, gallery: Gallery) -> None:
+    command = ("maintain", "--gallery", f"sqlite:///{tmp_path}", "--retention-days", DAYS, "--confirm")
+    assert resight(*command).stdout.splitlines()[1:] == ["There is nothing to confirm."]
+    assert json.loads(resight(*command, "--json").stdout)["confirmed"] is False
+    assert not (tmp_path / CONFIRMATION_NAME).exists()
+
+
 def test_the_command_says_what_it_lacks(tmp_path: Path) -> None:
     no_days = resight("maintain", "--gallery", f"sqlite:///{tmp_path}")
     assert (no_days.exit_code, no_days.stdout) == (2, "")
-    assert "set RESIGHT_RETENTION_DAYS" in no_days.stderr
+    assert "say --retention-days or RESIGHT_RETENTION_DAYS as" in no_days.stderr
     no_gallery = resight("maintain", "--gallery", f"sqlite:///{tmp_path}", "--retention-days", DAYS, "--confirm")
     assert no_gallery.exit_code == 2
     assert no_gallery.stderr.startswith(f"There is no gallery in {tmp_path}")
