@@ -234,6 +234,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "width": 32,
         "last_stride": 1,
         "value_reduction": 8,
+        "scale_scores": True,  # with the next one: else the attention collapses at this learning rate
+        "score_factor": 0.1,
         "identities": 8,
         "epochs": 20,
         "warmup_epochs": 1.0,

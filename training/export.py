@@ -46,6 +46,7 @@ with needed(__name__):
 
 DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")  # of a training run; each is evaluated, which takes time
 CALIBRATION_CROPS = 256
+VERDICTLESS = "with this file the service gives no verdict unless RESIGHT_MATCH_DISTANCE is set"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class TrainPart:
         """Nobody is held out of data that the network was not trained on: all of it is as good to calibrate int8."""
         config = checkpoint.config
         if not config.calibration_identities:
-            return cls(data.train, (), "no identities were held out of training")
+            reason = "no identities were held out of training (--set calibration_identities=N holds N out of a run)"
+            return cls(data.train, (), reason)
         if data_fingerprint(data)["sha256"] != checkpoint.state["data"]["sha256"]:
             return cls(data.train, (), f"the held-out identities are of {checkpoint.data_name}, not of this data")
         learnt, held_out = hold_out(data.train, config.calibration_identities, config.seed)
@@ -72,7 +74,7 @@ class TrainPart:
     def curve(self) -> str:
         """What the impostor-distance curve is measured on, or why there is none."""
         if self.reason:
-            return f"no impostor-distance curve: {self.reason}"
+            return f"no impostor-distance curve: {self.reason}; {VERDICTLESS}"
         people = len({sample.identity for sample in self.held_out})
         return f"impostor-distance curve of {people} held-out identities"
 

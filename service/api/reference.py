@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
 
 from service.api.headers import CONTENT_SECURITY_POLICY
 
 Json = Mapping[str, Any]
+DOCUMENT = "openapi.json"  # beside the page
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,12 @@ def reference_page(schema: Json) -> tuple[str, str]:
     }
     page = TEMPLATE.render(info=schema["info"], operations=operations_of(schema), objects=objects, style=STYLE)
     return page, policy
+
+
+def prose(text: str) -> Markup:
+    """A description with what stands in backticks as code; the OpenAPI document, where it is named, is linked."""
+    coded = re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(coded.replace(f"<code>/{DOCUMENT}</code>", f'<a href="{DOCUMENT}"><code>/{DOCUMENT}</code></a>'))
 
 
 def _parameter(said: Json) -> Field:
@@ -171,7 +180,7 @@ PAGE = """\
 <tr><th scope="col">name</th><th scope="col">holds</th><th scope="col">meaning</th></tr>
 {% for field in fields %}
 <tr><td><code>{{ field.name }}</code>{% if required and field.required %} (required){% endif %}</td>
-<td>{{ field.kind }}</td><td>{{ field.meaning }}</td></tr>
+<td>{{ field.kind }}</td><td>{{ field.meaning | prose }}</td></tr>
 {% endfor %}
 </table></div>
 {% endmacro %}
@@ -191,7 +200,7 @@ PAGE = """\
 <body>
 <main>
 <h1>{{ info.title }} {{ info.version }}</h1>
-<p>{{ info.description }} For programs the same is at <a href="openapi.json">openapi.json</a>.</p>
+<p>{{ info.description | prose }}</p>
 <nav aria-label="Routes"><ul>
 {% for one in operations %}
 <li><a href="#{{ one.anchor }}"><span class="method">{{ one.method }}</span> <code>{{ one.path }}</code></a></li>
@@ -200,12 +209,12 @@ PAGE = """\
 {% for one in operations %}
 <section id="{{ one.anchor }}">
 <h2><span class="method">{{ one.method }}</span> <code>{{ one.path }}</code></h2>
-{% for paragraph in one.meaning %}<p>{{ paragraph }}</p>{% endfor %}
+{% for paragraph in one.meaning %}<p>{{ paragraph | prose }}</p>{% endfor %}
 {% if one.parameters %}<h3>Parameters</h3>{{ table(one.parameters, true) }}{% endif %}
 {% if one.bodies %}<h3>Body</h3>{% for each in one.bodies %}{{ body(each, true) }}{% endfor %}{% endif %}
 <h3>Answers</h3>
 {% for answer in one.answers %}
-<p><b>{{ answer.status }}</b> {{ answer.meaning }}{% if answer.problems %}:
+<p><b>{{ answer.status }}</b> {{ answer.meaning | prose }}{% if answer.problems %}:
 {% for slug in answer.problems %}<code>{{ slug }}</code>{{ ", " if not loop.last }}{% endfor %}{% endif %}</p>
 {% for each in answer.bodies %}{{ body(each, false) }}{% endfor %}
 {% endfor %}
@@ -220,6 +229,6 @@ PAGE = """\
 </html>
 """
 
-TEMPLATE = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-    PAGE
-)
+ENVIRONMENT = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+ENVIRONMENT.filters["prose"] = prose
+TEMPLATE = ENVIRONMENT.from_string(PAGE)

@@ -180,9 +180,13 @@ class QueryForm(FiltersIn):
 class QueryBody(QueryForm):
     """A query without a picture: by crops of the gallery, or by an embedding of the same model."""
 
-    crop_ids: list[str] | None = Field(None, min_length=1, max_length=MAX_QUERY_IMAGES)
-    embedding: list[FiniteFloat] | None = Field(None, description="D numbers of any length but zero")
-    model_sha256: str | None = Field(None, description="the model that made the embedding")
+    crop_ids: list[str] | None = Field(
+        None, min_length=1, max_length=MAX_QUERY_IMAGES, description="enrolled crops of one person, instead of pictures"
+    )
+    embedding: list[FiniteFloat] | None = Field(
+        None, description="instead of crop_ids: D numbers, as `POST /embed` gives them; any length but zero"
+    )
+    model_sha256: str | None = Field(None, description="with embedding: the model that made it")
 
     @model_validator(mode="after")
     def _one_probe(self) -> QueryBody:
@@ -222,8 +226,10 @@ class ModelRef(BaseModel):
 class EnrolResult(BaseModel):
     """What became of one image."""
 
-    index: int
-    status: Literal["created", "duplicate", "updated", "failed"]
+    index: int = Field(description="its place among the images, from 0")
+    status: Literal["created", "duplicate", "updated", "failed"] = Field(
+        description="duplicate: these bytes are there already; updated: they are, and got the labels given now"
+    )
     crop_id: str | None = None
     identity: str | None = None
     camera: str | None = None
@@ -243,7 +249,7 @@ class HitOut(BaseModel):
     crop_id: str
     camera: str | None
     captured_at: datetime | None
-    distance: float
+    distance: float = Field(description="from the probe; in [0, 1], smaller is nearer")
 
     @classmethod
     def of(cls, hit: Hit) -> HitOut:
@@ -254,15 +260,15 @@ class HitOut(BaseModel):
 class MatchOut(BaseModel):
     """An identity, or a crop without one, with its nearest crop."""
 
-    rank: int
-    identity: str | None
+    rank: int = Field(description="1 is the nearest")
+    identity: str | None = Field(description="null: a crop that nobody has named")
     distance: float = Field(description="of the nearest crop; in [0, 1], smaller is nearer")
     similarity: float = Field(description="1 - distance")
-    crop_id: str
+    crop_id: str = Field(description="the nearest crop; camera and captured_at are of this one")
     camera: str | None
     captured_at: datetime | None
     support: int | None = Field(description="crops of this identity under the match distance")
-    crops: list[HitOut]
+    crops: list[HitOut] = Field(description="its nearest crops, `crops_per_identity` at most")
 
     @classmethod
     def of(cls, match: Match) -> MatchOut:
@@ -282,9 +288,9 @@ class MatchOut(BaseModel):
 class AttentionOut(BaseModel):
     """How much attention each position of the last map receives: for each image, h rows of w weights, row by row."""
 
-    h: int
-    w: int
-    weights: list[list[float]]
+    h: int = Field(description="rows of the last map")
+    w: int = Field(description="its columns")
+    weights: list[list[float]] = Field(description="for each image h · w numbers")
 
 
 class QueryResponse(BaseModel):
@@ -296,11 +302,11 @@ class QueryResponse(BaseModel):
     match_distance: float | None = Field(
         description="the nearest is a match below this; null when unknown, or nothing was compared"
     )
-    matches: list[MatchOut]
+    matches: list[MatchOut] = Field(description="identities by their nearest crop, `top_k` at most")
     searched: int = Field(description="crops compared, after filters")
-    exact: bool
+    exact: bool = Field(description="false: only likely crops were looked at")
     model: ModelRef
-    timings_ms: dict[str, float]
+    timings_ms: dict[str, float] = Field(description="milliseconds of each stage")
     attention: AttentionOut | None = Field(default=None, description="with explain")
 
     @classmethod
@@ -319,7 +325,7 @@ class QueryResponse(BaseModel):
 class EmbedResponse(BaseModel):
     """The answer of `POST /embed`: one unit vector of D numbers for each image."""
 
-    embeddings: list[list[float]]
+    embeddings: list[list[float]] = Field(description="a list of D numbers for each image, in their order")
     model: ModelRef
 
 

@@ -15,6 +15,7 @@ from service.client import Resight
 from service.settings import Settings
 from tests.serving import serve
 from training.data import market1501
+from training.loop.trainer import COLLAPSED
 from training.retrieval.metrics import rank_metrics
 from training.retrieval.onnx_model import OnnxModel
 from training.retrieval.protocol import Evaluation, evaluate, ranking_of
@@ -28,6 +29,7 @@ def evaluation(run: Path) -> Evaluation:
 def test_smoke_learns_more_than_chance(run: Path, evaluation: Evaluation) -> None:
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert log[-1]["cross_entropy"] < 0.7 * log[0]["cross_entropy"]
+    assert min(line["attention_entropy"] for line in log) > COLLAPSED
     # Of 12 identities one is right: chance is below 0.1.
     assert evaluation.metrics.rank(1) > 0.25
     assert evaluation.metrics.mAP > 0.25

@@ -250,6 +250,8 @@ def test_without_held_out_identities_there_is_no_curve(checkpoint: Checkpoint, d
     exported = export(replace(checkpoint, config=config), data, tmp_path / "m.onnx", "fp32", measure=False)
     assert curve_of(exported.path) is None
     assert "no impostor-distance curve: no identities were held out" in exported.summary()
+    assert "--set calibration_identities=N" in exported.summary()
+    assert "no verdict unless RESIGHT_MATCH_DISTANCE is set" in exported.summary()
 
 
 def test_other_data_give_no_curve(checkpoint: Checkpoint, data: Dataset, tmp_path: Path) -> None:

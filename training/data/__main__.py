@@ -1,4 +1,4 @@
-"""Print the paper's Table 2 for a data set: `python -m training.data PATH [--layout NAME] [--decode]`."""
+"""Count the cameras, people and images of a data set: `python -m training.data PATH [--layout NAME] [--decode]`."""
 
 from __future__ import annotations
 

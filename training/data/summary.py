@@ -1,4 +1,4 @@
-"""The paper's Table 2: cameras, people and images of the three parts of a data set."""
+"""Cameras, people and images of the three parts of a data set: the paper's Table 2, where it is in that."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAPER: dict[str, Row] = {
 
 
 def count(data: Dataset) -> Row:
-    """The line of Table 2 for a data set; unknown cameras are not counted."""
+    """The line of a data set; unknown cameras are not counted."""
     samples = (*data.train, *data.query, *data.gallery)
     return Row(
         len({sample.camera for sample in samples} - {UNKNOWN_CAMERA}),
@@ -47,16 +47,18 @@ def count(data: Dataset) -> Row:
 
 
 def table(data: Dataset) -> Table:
-    """Table 2 for a data set, with the paper's line where the paper has one."""
-    shown = Table(title=f"Table 2: {data.name}", box=box.ASCII)
+    """The table of a data set; for one of the paper's, its Table 2 with the paper's line below ours."""
+    paper = PAPER.get(data.name)
+    title = f"cameras, people and images of {data.name}" if paper is None else f"Table 2: {data.name}"
+    shown = Table(title=title, box=box.ASCII)
     shown.add_column("")
     shown.add_column("cameras", justify="right")
     for part in ("train", "query", "gallery"):
         shown.add_column(f"{part}\npeople", justify="right")
         shown.add_column(f"{part}\nimages", justify="right")
-    shown.add_row("here", *(f"{number:,}" for number in count(data)))
-    if data.name in PAPER:
-        shown.add_row("paper", *(f"{number:,}" for number in PAPER[data.name]))
+    shown.add_row("" if paper is None else "here", *(f"{number:,}" for number in count(data)))
+    if paper is not None:
+        shown.add_row("paper", *(f"{number:,}" for number in paper))
     return shown
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.api.reference import operations_of
 from service.settings import Settings
 from tests.drawn_crops import crop, uploads
 from tests.service.api.canonical_error import expect
@@ -91,6 +92,18 @@ def test_the_documentation_says_all_that_the_description_says(served: Served) ->
     assert "<code>queue-full</code>" in page
     for name, said in schema["components"]["schemas"].items():
         assert not said.get("properties") or f"<h3>{name}</h3>" in page
+
+
+def test_the_documentation_is_written_for_people(served: Served) -> None:
+    page = html.unescape(served.client.get("/docs").text)
+    assert "`" not in page
+    assert "<code>POST /gallery</code>, then ask" in page
+    assert page.count("openapi.json") == 2  # its link, and the words of that
+    assert 'href="openapi.json"' in page
+    operations = operations_of(served.client.get("/openapi.json").json())
+    asked = [field for one in operations for body in one.bodies for field in body.fields]
+    assert asked
+    assert [field.name for field in asked if not field.meaning] == []
 
 
 def test_head_is_get_without_the_body(served: Served) -> None:

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import io
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.training.data.drawing import samples, sound
 from training.data import cuhk03
 from training.data.__main__ import main
 from training.data.dataset import UNKNOWN_CAMERA
-from training.data.summary import PAPER, Row, count, remarks
+from training.data.reading import read
+from training.data.summary import PAPER, Row, count, remarks, table
 
 
 def test_people_are_counted_without_distractors_and_junk() -> None:
@@ -58,10 +61,20 @@ def test_the_command_prints_the_table(drawn: Path, capsys: pytest.CaptureFixture
     assert main([str(drawn)]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    line = next(line for line in out.splitlines() if "here" in line)
+    assert f"people and images of {read(drawn).name}" in " ".join(out.split())
+    line = next(line for line in out.splitlines() if re.match(r"\|\s+\|\s+\d", line))
     assert re.findall(r"\d+", line)[:5] == ["2", "8", "32", "4", "8"]
-    assert "paper" not in out
+    assert all(word not in out for word in ("paper", "Table 2", "here"))
     assert f"{drawn} is read as market1501" in out
+
+
+def test_a_data_set_of_the_paper_stands_beside_the_papers_line() -> None:
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(table(replace(sound(), name="Market-1501")))
+    out = shown.getvalue()
+    assert "Table 2: Market-1501" in out
+    assert re.search(r"\| here ", out)
+    assert re.search(r"\| paper .* 12,936 ", out)
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
