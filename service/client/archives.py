@@ -165,5 +165,8 @@ def _manifest(content: bytes) -> dict[str, bytes]:
             file = json.loads(line)["file"]
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f'{MANIFEST}: line {number} is no JSON object with the name of a "file"') from error
-        lines[str(file).removeprefix("./")] = line.strip()
+        name = str(file).removeprefix("./")
+        if name in lines:
+            raise ValueError(f"{MANIFEST}: line {number} names a file a second time")
+        lines[name] = line.strip()
     return lines

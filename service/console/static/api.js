@@ -114,6 +114,7 @@ function sentence(problem, status, seconds) {
 // Signing in -----------------------------------------------------------------------------------------------------
 
 const ACCOUNT = "resight-account"; // who is signed in, to be shown; the cookie itself no script can read
+const SCOPES = ["query", "enrol", "admin"]; // each may do what those before it may
 let asking = null;
 
 // What /readyz said when the page was opened. Whoever needs a key is asked for one before anything else is asked.
@@ -225,6 +226,12 @@ export function account() {
 function showAccount(who = account()) {
   byId("account").hidden = who === null || who.expires_in === null;
   byId("account-name").textContent = who === null ? "" : `${who.actor} · ${who.scope}`;
+  for (const part of document.querySelectorAll("[data-scope]")) part.disabled = !may(part.dataset.scope, who);
+}
+
+// Whether who is signed in may do what needs this scope; where this browser knows of nobody, the service decides.
+export function may(scope, who = account()) {
+  return who === null || SCOPES.indexOf(who.scope) >= SCOPES.indexOf(scope);
 }
 
 // What a page says ------------------------------------------------------------------------------------------------

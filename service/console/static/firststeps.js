@@ -1,12 +1,13 @@
 // What an empty gallery shows: how to fill it, and the repository's drawn people to try it with.
 
-import { address, busy, call, complain, count, el, say, Trouble } from "./api.js";
+import { address, busy, call, complain, count, el, may, say, Trouble } from "./api.js";
 
 // The panel; done() is called when the drawn people are enrolled.
 export function firstSteps(done) {
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
   complain(problem, "");
-  const button = el("button", { type: "button", class: "primary" }, "Enrol the drawn people");
+  const allowed = may("enrol");
+  const button = el("button", { type: "button", class: "primary", disabled: !allowed }, "Enrol the drawn people");
   button.addEventListener("click", () => busy(button, () => enrolDrawn().then(done), problem));
   return el(
     "section",
@@ -19,6 +20,7 @@ export function firstSteps(done) {
     ),
     el("p", {}, "To try it at once, enrol the 24 drawn crops of 8 people that come with Resight. The model has learnt real people, so that drawn ones are ranked, but seldom near enough for a match."),
     problem,
+    !allowed && el("p", { class: "hint" }, "This needs a key of scope enrol or admin."),
     el("div", { class: "actions" }, button),
   );
 }

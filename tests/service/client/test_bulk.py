@@ -104,6 +104,8 @@ def test_what_is_no_plain_file_is_refused_by_the_service(resight: Resight) -> No
 def test_a_manifest_that_cannot_be_read_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(ValueError, match="line 2 is no JSON object"):
         list(pieces_of_tar(io.BytesIO(archive({"manifest.jsonl": b'{"file":"a"}\n[]\n'}))))
+    with pytest.raises(ValueError, match="line 2 names a file a second time"):
+        list(pieces_of_tar(io.BytesIO(archive(manifest({"file": "a"}, {"file": "./a"})))))
     with pytest.raises(tarfile.TarError):
         list(pieces_of_tar(io.BytesIO(b"no archive")))
 
