@@ -12,7 +12,7 @@ from training.config import Config, build_config
 from training.network.model import Embedder, ReIDNet
 from training.network.stored import load_checkpoint_model, read_checkpoint
 
-SMOKE = build_config("smoke", overrides=["base_width=4"])
+SMOKE = build_config("smoke", overrides=["base_width=4", "score_factor=1"])
 # What a checkpoint held before there were other kinds of attention: it is read with the defaults for the rest.
 FIRST_SETTINGS = (
     *("layers", "base_width", "last_stride", "stride_placement", "value_reduction", "scale_scores", "bnneck"),
