@@ -23,7 +23,7 @@ def test_the_model_its_notice_and_how_busy_it_is(
     shown = page.inner_text("#model")
     assert model["licence_notice"] in shown
     assert model["sha256"] in shown
-    assert "rank-1 90.0" in shown
+    assert f"rank-1 {100 * model['metrics']['rank1']:.1f}" in shown
     tiles = page.inner_text("#tiles")
     assert "24" in tiles
     assert "8 identities" in tiles
