@@ -57,7 +57,19 @@ def test_six_runs_make_three_tables(ablated: Path, drawn: Path) -> None:
     text = (ablated / "tables.md").read_text()
     for table in TABLES:
         assert f"### Table {table.number}: " in text
-    assert "–" not in text
+    tables, ended = text.split("### The runs")
+    assert "–" not in tables
+    for run in runs:
+        (row,) = [
+            line for line in ended.splitlines() if run.variant and line.startswith(f"| {run.variant.title}, seed 0 |")
+        ]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        last, measured = run.log()[-1], run.measured()
+        assert measured is not None
+        assert cells[1] == "2"
+        assert cells[3:5] == [f"{last[name]:.3f}" if name in last else "–" for name in ("cross_entropy", "triplet")]
+        assert (cells[6] == "–") == (run.config.attention != "self")  # alpha
+        assert cells[-2:] == [f"{100 * measured[name]:.1f}" for name in ("rank1", "mAP")]
     found = {run.variant.key: run.measured() for run in runs if run.variant}
     for table in json.loads((ablated / "tables.json").read_text()):
         assert (table["data"], table["paper_data"]) == (drawn.name, "Market-1501")
@@ -113,6 +125,31 @@ def test_figures_from_before_a_setting_existed_stay(
     path.write_text(json.dumps(told))
     assert ablate.main(command(drawn, runs)) == 2
     assert "was measured with settings that this version does not take: margin is" in capsys.readouterr().err
+
+
+def test_the_last_epoch_is_measured_once(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(*_: Any, **__: Any) -> Any:
+        raise AssertionError("what the trainer had measured was measured again")
+
+    monkeypatch.setattr("training.figures.ablation.evaluate", twice)
+    assert ablate.main(command(drawn, tmp_path, "--only", "self-attention-seed0", "--set", "epochs=1")) == 0
+    (run,) = find_runs([tmp_path])
+    measured = run.measured()
+    assert measured is not None
+    assert measured["mAP"] == run.log()[-1]["mAP"]
+
+
+def test_a_run_that_was_complete_but_not_measured_is_measured(
+    ablated: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = shutil.copytree(ablated, tmp_path / "runs")
+    path = runs / "triplet-seed0" / "ablation.json"
+    before = json.loads(path.read_text())
+    path.unlink()
+    assert ablate.main(command(drawn, runs)) == 0
+    after = json.loads(path.read_text())
+    assert after["mAP"] == pytest.approx(before["mAP"], abs=1e-6)
+    assert {**after, "seconds": 0}.keys() == {**before, "seconds": 0}.keys()
 
 
 def test_a_stopped_ablation_continues(

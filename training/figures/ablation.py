@@ -14,8 +14,8 @@ from rich.console import Console
 
 from training.config import Config, ConfigError
 from training.data.dataset import Dataset
-from training.figures.runs import ABLATION, read_object
-from training.figures.tables import markdown, record
+from training.figures.runs import ABLATION, read_lines, read_object
+from training.figures.tables import Ended, markdown, record, runs_markdown
 from training.figures.variants import MEASURES, OURS, Table, Variant
 from training.loop import runlog
 from training.loop.distillation import TeacherFile
@@ -81,17 +81,15 @@ class Ablation:
             ValueError, NotFinite: as `Trainer.train`.
         """
         began = time.monotonic()
-        checkpoint = Trainer(job.config, self.data, job.folder, device, console).train(self.weights, self.teacher)
-        evaluation = evaluate(TorchModel(checkpoint, device), self.data, console=console)
-        metrics = evaluation.metrics
+        trainer = Trainer(job.config, self.data, job.folder, device, console)
+        checkpoint = trainer.train(self.weights, self.teacher)
+        # The trainer has measured after the last epoch, unless that epoch was complete before.
+        metrics = trainer.measured or evaluate(TorchModel(checkpoint, device), self.data, console=console).metrics
         measured = {
             "variant": job.variant.key,
             "data": self.data.name,
             "asked": self._asked(job),
-            **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10, 20)},
-            "mAP": metrics.mAP,
-            "mAP_official": metrics.mAP_official,
-            "mINP": metrics.mINP,
+            **metrics.figures(),
             "cmc": list(metrics.cmc),
             "seconds": round(time.monotonic() - began, 1),
         }
@@ -100,10 +98,12 @@ class Ablation:
     def write_tables(self, tables: Sequence[Table], jobs: Sequence[Job]) -> str:
         """Write tables.md and tables.json of what is finished, and return the Markdown."""
         results: dict[str, list[dict[str, float]]] = {}
+        ended = []
         for job in jobs:
             if (found := self.finished(job)) is not None:
                 results.setdefault(job.variant.key, []).append({name: found[name] for name in MEASURES})
-        text = "\n".join(markdown(table, results, self.data.name) for table in tables)
+                ended.append(Ended(job.title, found, read_lines(job.folder / runlog.LOG)))
+        text = "\n".join([*(markdown(table, results, self.data.name) for table in tables), runs_markdown(ended)])
         runlog.write_text(self.folder / MARKDOWN, text)
         runlog.write_json(self.folder / JSON, [record(table, results, self.data.name) for table in tables])
         return text

@@ -15,6 +15,16 @@ STANDARD_MAP = (
     "compare the ranks (docs/reproduction.md)."
 )
 
+# Of a run's last epoch, by the names in its log.
+LOGGED = {
+    "cross_entropy": "cross-entropy",
+    "triplet": "triplet",
+    "accuracy": "accuracy",
+    "alpha": "alpha",
+    "attention_ratio": "‖alpha·o‖ / ‖x‖",
+    "attention_entropy": "entropy, nats",
+}
+
 # Of each variant, by its key, what every finished seed measured: values in [0, 1] by the names of MEASURES.
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 
@@ -37,6 +47,15 @@ class Spread:
 
     def __str__(self) -> str:
         return f"{self.mean:.1f}" if self.deviation is None else f"{self.mean:.1f} ± {self.deviation:.1f}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A finished run: what was measured on it, in [0, 1], and its log, a record an epoch."""
+
+    title: str
+    measured: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
 
 
 def spreads(row: Row, results: Results) -> dict[str, Spread] | None:
@@ -68,6 +87,25 @@ def markdown(table: Table, results: Results, data: str) -> str:
         ]
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_notes(table, results, data), ""])
+
+
+def runs_markdown(runs: Sequence[Ended]) -> str:
+    """How every finished run ended, in Markdown: what it learnt, what its attention does, and the time that it took."""
+    headings = ["epochs", "minutes", *LOGGED.values(), "rank-1", "mAP"]
+    lines = ["### The runs", "", f"| | {' | '.join(headings)} |", f"|---|{'---:|' * len(headings)}"]
+    for run in runs:
+        last = run.log[-1] if run.log else {}
+        minutes = sum(epoch.get("seconds", 0.0) for epoch in run.log) / 60
+        cells = [
+            str(len(run.log)),
+            f"{minutes:.1f}",
+            *(f"{last[name]:.3f}" if name in last else "–" for name in LOGGED),
+            *(f"{100 * run.measured[name]:.1f}" for name in ("rank1", "mAP")),
+        ]
+        lines.append(f"| {run.title} | {' | '.join(cells)} |")
+    return "\n".join(
+        [*lines, "", "Losses and accuracy are means over the last epoch's batches. Minutes are of training alone.", ""]
+    )
 
 
 def record(table: Table, results: Results, data: str) -> dict[str, Any]:

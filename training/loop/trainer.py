@@ -35,6 +35,7 @@ from training.network.model import Embedder, ReIDNet
 from training.network.resnet import set_last_stride
 from training.network.stored import Checkpoint, read_checkpoint
 from training.network.weights import check_frozen, load_backbone
+from training.retrieval.metrics import RankMetrics
 from training.retrieval.protocol import evaluate
 from training.retrieval.torch_model import NetworkModel
 
@@ -58,7 +59,8 @@ class LiveModel(NetworkModel):
 class Trainer:
     """One run: its data and its folder. With several processes every one has a trainer, and the first one writes.
 
-    `config.calibration_identities` people of the training part are held out of it.
+    `config.calibration_identities` people of the training part are held out of it. `measured` is what `train` measured
+    last on the test part (see `eval_every`), None where it did not.
 
     Raises:
         ConfigError: the device cannot train in this precision, or settings and data do not fit (see `check_fit`).
@@ -75,6 +77,7 @@ class Trainer:
     ) -> None:
         self.config, self.data, self.run, self.console = config, data, run, console
         self.warned = False
+        self.measured: RankMetrics | None = None
         self.device = torch.device(device)
         self.processes = processes or Processes()
         if warning := check_precision(config, self.device):
@@ -244,7 +247,8 @@ class Trainer:
         half size, which is what the network knows."""
         height, width = self.feed.pictures.shape[-2:]
         model = LiveModel(Embedder(state.kept), height, width, self.device, self.run)
-        figures = evaluate(model, self.data, batch=MEASURED_BATCH, console=self.console).metrics.figures()
+        self.measured = evaluate(model, self.data, batch=MEASURED_BATCH, console=self.console).metrics
+        figures = self.measured.figures()
         runlog.amend(self.run, figures)
         return figures
 
