@@ -84,6 +84,17 @@ def speak(first: bool = True) -> Console | None:
     return console
 
 
+def add_excluded_cameras(parser: argparse.ArgumentParser) -> None:
+    """`--exclude-camera`, for `without_cameras`."""
+    parser.add_argument(
+        "--exclude-camera",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="learn nothing from this camera, to measure on one that is new; repeatable",
+    )
+
+
 def add_teacher(parser: argparse.ArgumentParser) -> None:
     """The teacher to distil from, which `teacher_of` reads again."""
     parser.add_argument(

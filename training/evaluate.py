@@ -1,9 +1,8 @@
 """Measure a model on a data set: `python training/evaluate.py models/market1501-int8.onnx --data market1501`.
 
-The model is an ONNX file, run without torch; a checkpoint of a training run, or
-the run's folder; or a folder with embeddings
-computed elsewhere (query.npy and gallery.npy, float [N, D], in the order of the sorted picture names,
-junk left out: what `--save` writes; for --multi-query also multi_query.npy, of the pictures of gt_bbox whose
+The model is an ONNX file, run without torch; a checkpoint of a training run, or the run's folder; or a folder with
+embeddings computed elsewhere (query.npy and gallery.npy, float [N, D], in the order of the sorted picture names, junk
+left out: what `--save` writes; for --multi-query also multi_query.npy, of the pictures of gt_bbox whose
 identity and camera a query has).
 """
 
@@ -20,6 +19,7 @@ from training.packages import INTERRUPTED, missing, needed
 
 with needed(__name__):
     from training.arguments import page, positive, terminal, threads
+    from training.data.holdout import only_cameras
     from training.data.reading import LAYOUTS, read
     from training.retrieval.onnx_model import INPUT_LAYOUTS, MOST_SIDE, OnnxModel
     from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
@@ -53,6 +53,7 @@ def measure(options: argparse.Namespace) -> Evaluation:
     path: Path = options.model
     console = terminal()
     data = read(options.data, options.layout, ignore_cameras=options.ignore_cameras)
+    data = only_cameras(data, options.camera)
     for note in data.notes:
         print(f"note: {note}", file=sys.stderr)
     asked = Options(
@@ -62,8 +63,8 @@ def measure(options: argparse.Namespace) -> Evaluation:
         multi_query=options.multi_query,
     )
     if path.is_dir() and not any(path.glob("*.pt")):  # else the folder of a run
-        if options.flip or options.save or options.device or any(_foreign(options).values()):
-            raise ValueError(f"{path} holds ready embeddings: flip, save and the model's options do not apply")
+        if options.flip or options.save or options.device or options.camera or any(_foreign(options).values()):
+            raise ValueError(f"{path} holds ready embeddings: flip, save, camera and the model's options do not apply")
         return evaluate_embeddings(path, data, split=options.split, console=console, options=asked)
     return evaluate(
         open_model(options),
@@ -121,6 +122,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     measures = parser.add_argument_group("what is measured besides")
     measures.add_argument(
         "--ignore-cameras", action="store_true", help="take cameras as unknown: a match of any camera counts"
+    )
+    measures.add_argument(
+        "--camera", action="append", default=[], metavar="NAME", help="only this camera's pictures; repeatable"
     )
     measures.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3)")
     measures.add_argument("--multi-query", action="store_true", help="all pictures of a person in a camera ask as one")

@@ -25,10 +25,10 @@ with needed(__name__):
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from training.arguments import path, terminal
+    from training.arguments import add_excluded_cameras, path, terminal
     from training.config import Config
     from training.data.dataset import Dataset, Sample
-    from training.data.holdout import hold_out, stranger_pairs
+    from training.data.holdout import hold_out, stranger_pairs, without_cameras
     from training.data.images import read_crop
     from training.data.reading import LAYOUTS, read
     from training.loop.runlog import data_fingerprint
@@ -212,9 +212,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         checkpoint = read_checkpoint(options.checkpoint)
         output = find_output(checkpoint.path, output, options.precision)
+        data = read(options.data, options.layout, ignore_cameras=options.ignore_cameras)
         exported = export(
             checkpoint,
-            read(options.data, options.layout, ignore_cameras=options.ignore_cameras),
+            without_cameras(data, options.exclude_camera),
             output,
             options.precision,
             name=options.name,
@@ -245,6 +246,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="data set: a folder or a CSV file")
     parser.add_argument("--layout", choices=LAYOUTS, help="of the data set (default: found out by looking)")
     parser.add_argument("--ignore-cameras", action="store_true", help="take every camera as unknown")
+    add_excluded_cameras(parser)
     parser.add_argument("--output", type=path, metavar="FILE", help="default: beside the checkpoint")
     parser.add_argument("--precision", choices=get_args(Precision), default="int8")
     parser.add_argument("--name", help="of the model (default: its training data and precision)")

@@ -20,11 +20,12 @@ with needed(__name__):
     import torch
     from rich.console import Console
 
-    from training.arguments import add_teacher, page, path, speak, teacher_of
+    from training.arguments import add_excluded_cameras, add_teacher, page, path, speak, teacher_of
     from training.config import PRESETS, Config, ConfigError, Misfit, build_config
     from training.data import synthetic
     from training.data.cache import check_readable
     from training.data.dataset import Dataset, short_name
+    from training.data.holdout import without_cameras
     from training.data.reading import LAYOUTS, read
     from training.loop import runlog
     from training.loop.distributed import Processes, joined
@@ -109,8 +110,7 @@ def find_config(arguments: argparse.Namespace) -> Config:
         return build_config(arguments.preset, arguments.config, arguments.set)
     except Misfit as misfit:
         if arguments.data is not None:
-            data = read(arguments.data, arguments.layout, ignore_cameras=arguments.ignore_cameras)
-            check_fit(misfit.mended, data.train, earlier=misfit)
+            check_fit(misfit.mended, read_data(arguments).train, earlier=misfit)
         raise
 
 
@@ -122,7 +122,7 @@ def find_data(arguments: argparse.Namespace, config: Config, processes: Processe
         return run or RUNS / f"{arguments.preset}-{short_name(data_name)}-{config.sha256()[:8]}"
 
     if arguments.data is not None:
-        data = read(arguments.data, arguments.layout, ignore_cameras=arguments.ignore_cameras)
+        data = read_data(arguments)
         return data, run_folder(data.name)
     if arguments.preset != "smoke":
         raise ConfigError("--data is needed: the folder of a data set, or a CSV file (docs/training.md)")
@@ -130,7 +130,13 @@ def find_data(arguments: argparse.Namespace, config: Config, processes: Processe
     if processes.first:
         draw_data(run / DRAWN)
     processes.wait()
-    return read(run / DRAWN, "market1501"), run
+    return without_cameras(read(run / DRAWN, "market1501"), arguments.exclude_camera), run
+
+
+def read_data(arguments: argparse.Namespace) -> Dataset:
+    """The data set that is named."""
+    data = read(arguments.data, arguments.layout, ignore_cameras=arguments.ignore_cameras)
+    return without_cameras(data, arguments.exclude_camera)
 
 
 def draw_data(folder: Path) -> Path:
@@ -186,6 +192,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--layout", choices=LAYOUTS, help="of the data (default: found out by looking)")
     parser.add_argument("--ignore-cameras", action="store_true", help="take every camera as unknown")
+    add_excluded_cameras(parser)
     parser.add_argument(
         "--weights", default="none", metavar="FILE", help="state dict for the backbone, 'imagenet' or 'none'"
     )

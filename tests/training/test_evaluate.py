@@ -132,6 +132,13 @@ def test_cameras_may_be_ignored(own_file: Path, folder: Path, capsys: pytest.Cap
     assert "no camera is known" in failing([own_file, "--data", folder, "--ignore-cameras", "--camera-pairs"], capsys)
 
 
+def test_some_cameras_alone_are_measured(own_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(own_file), "--data", str(folder), "--camera", "1", "--camera", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"].endswith(", only cameras 1, 2")
+    assert "only in its own" in failing([own_file, "--data", folder, "--camera", "1"], capsys)
+    assert "no picture is of a camera '9'" in failing([own_file, "--data", folder, "--camera", "9"], capsys)
+
+
 def test_ctrl_c_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(_options: object) -> None:
         raise KeyboardInterrupt

@@ -150,6 +150,13 @@ def test_a_run_is_trained_exported_and_measured(drawn: Path, tmp_path: Path, mon
     assert results[0]["rank1"] == pytest.approx(line["rank1"])
 
 
+def test_an_excluded_camera_is_not_learnt_from(drawn: Path, tmp_path: Path) -> None:
+    assert main(smoke_command(drawn, tmp_path, "--no-export", "--exclude-camera", "2")) == 0
+    parts = json.loads((tmp_path / "run.json").read_text())["data"]
+    assert (parts["train"]["cameras"], parts["gallery"]["cameras"]) == (1, 2)
+    assert main(smoke_command(drawn, tmp_path, "--no-export")) == 2  # other data do not continue it
+
+
 def test_a_refused_export_is_told(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
