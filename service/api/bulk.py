@@ -21,13 +21,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from service.api.answers import EnrolResult, ModelRef
 from service.api.bulk_schemas import BulkEnd, BulkStatus, ManifestLine, MemberResult
 from service.api.enrolment import Upload, enrol_uploads
 from service.api.limits import MAX_GROUP_BYTES, MAX_IMAGES, MAX_TAR_MEMBERS, TAR
 from service.api.pictures import crop_id_of
 from service.api.problems import Kind, Problem, invalid, problem_of
 from service.api.runtime import Runtime
-from service.api.schemas import EnrolResult, LabelsIn, ModelRef
+from service.api.schemas import LabelsIn
 from service.api.tarstream import MANIFEST, Member, read_tar
 from service.gallery.records import Labels
 from service.inference.outcomes import QueueFull

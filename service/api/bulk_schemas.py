@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from service.api.schemas import LabelsIn, ModelRef
+from service.api.answers import ModelRef
+from service.api.schemas import LabelsIn
 
 BulkStatus = Literal["created", "duplicate", "updated", "failed", "skipped"]
 

@@ -8,13 +8,13 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
+from service.api.answers import EmbedResponse, ModelRef, json_response
 from service.api.auth import QUERY
 from service.api.forms import multipart_body, read_form
 from service.api.limits import MAX_IMAGES
 from service.api.pictures import embed_pictures
 from service.api.problems import FORM_KINDS, PICTURE_KINDS, documented
 from service.api.runtime import NoParameters, RuntimeDep, while_connected
-from service.api.schemas import EmbedResponse, ModelRef, json_response
 from service.inference.model import ModelInfo
 
 router = APIRouter(tags=["embed"])

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from service.api.answers import EnrolResult
 from service.api.pictures import Picture, embed_pictures
 from service.api.problems import Problem, unless_problem
 from service.api.runtime import Runtime, audited
-from service.api.schemas import EnrolResult
 from service.gallery.records import Enrolled, Labels, NewCrop, UnknownCrop
 
 T = TypeVar("T")

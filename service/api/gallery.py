@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
+from service.api.answers import CropOut, EnrolResponse, ModelRef, PageResponse, json_response
 from service.api.auth import ADMIN, ENROL, QUERY
 from service.api.bulk import enrol_tar, tar_answer, with_tar
 from service.api.enrolment import Upload, enrol_uploads
@@ -17,17 +18,7 @@ from service.api.limits import MAX_IMAGES, TAR, media_type
 from service.api.pictures import canonical, crop_id_of
 from service.api.problems import FORM_KINDS, JSON_KINDS, PICTURE_KINDS, Kind, Problem, documented, invalid
 from service.api.runtime import NoParameters, ParametersOnce, RuntimeDep, audited
-from service.api.schemas import (
-    Consistent,
-    CropOut,
-    EnrolForm,
-    EnrolResponse,
-    LabelsIn,
-    ModelRef,
-    PageQuery,
-    PageResponse,
-    json_response,
-)
+from service.api.schemas import Consistent, EnrolForm, LabelsIn, PageQuery
 from service.gallery.contract import AnyGallery
 
 router = APIRouter(prefix="/gallery", tags=["gallery"])

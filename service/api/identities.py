@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from service.api.answers import json_response
 from service.api.auth import ADMIN, QUERY
 from service.api.forms import json_body, read_json
 from service.api.identity_schemas import (
@@ -18,7 +19,7 @@ from service.api.identity_schemas import (
 )
 from service.api.problems import JSON_KINDS, Kind, documented
 from service.api.runtime import NoParameters, ParametersOnce, RuntimeDep, audited
-from service.api.schemas import Consistent, Name, json_response
+from service.api.schemas import Consistent, Name
 from service.gallery.contract import AnyIdentities
 from service.gallery.erasures import Selection
 from service.gallery.records import UnknownIdentity

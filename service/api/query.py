@@ -11,13 +11,14 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
+from service.api.answers import AttentionOut, QueryResponse, json_response
 from service.api.auth import QUERY
 from service.api.forms import JSON, multipart_body, parse_fields, read_form, read_json
 from service.api.limits import MAX_QUERY_IMAGES, media_type
 from service.api.pictures import canonical, embed_pictures
 from service.api.problems import FORM_KINDS, PICTURE_KINDS, Kind, Problem, documented
 from service.api.runtime import NoParameters, Runtime, RuntimeDep, while_connected
-from service.api.schemas import REPEATABLE, AttentionOut, QueryBody, QueryForm, QueryResponse, json_response
+from service.api.schemas import REPEATABLE, QueryBody, QueryForm
 from service.gallery.audit import Act
 from service.gallery.records import Answer, Probe
 from service.inference.model import ModelInfo

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from service.api.answers import SessionResponse
 from service.api.auth import COOKIE, PUBLIC, QUERY, Caller, key_required
 from service.api.problems import Kind, documented
 from service.api.runtime import NoParameters, RuntimeDep
-from service.api.schemas import SessionResponse
 from service.sessions import SESSION_SECONDS
 
 router = APIRouter(prefix="/session", tags=["session"])

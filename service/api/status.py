@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
 
+from service.api.answers import LiveResponse, ModelRef, ModelResponse, ReadyResponse, ReadyToStrangers
 from service.api.auth import ADMIN, PUBLIC, QUERY
 from service.api.problems import RETRY_SECONDS, Kind, Problem, documented
 from service.api.runtime import NoParameters, RuntimeDep
-from service.api.schemas import LiveResponse, ModelRef, ModelResponse, ReadyResponse, ReadyToStrangers
 from service.metrics import CONTENT_TYPE, Metrics
 
 router = APIRouter(tags=["status"], dependencies=[NoParameters])
