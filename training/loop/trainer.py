@@ -141,6 +141,7 @@ class Trainer:
             "classes": self.classes,
             "initialisation": loaded.sentence,
             "teacher": origin,
+            "teacher_layout": teacher.layout if teacher else None,
             "data": runlog.data_fingerprint(self.data),
         }
         return State(learner, loaded.names), provenance
