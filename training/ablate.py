@@ -33,10 +33,11 @@ with needed(__name__):
     from training.figures.processes import Process, launch, spread, visible_gpus
     from training.figures.variants import TABLES, Table
     from training.loop.engine import NotFinite
-    from training.loop.files import NotWritten
+    from training.loop.files import NotWritten, make_folder
     from training.loop.fit import check_fit
     from training.loop.memory import OutOfMemory
     from training.network.device import find_device
+    from training.printing import printing
     from training.train import DRAWN, RUNS, draw_data
 
 log = logging.getLogger("training")
@@ -81,7 +82,9 @@ def ablate(arguments: argparse.Namespace, argv: Sequence[str], console: Console 
     else:
         run_here(waiting, progress, device, console)
     if tables:
-        print(ablation.write_tables(tables, jobs))
+        text = ablation.write_tables(tables, jobs)
+        with printing():
+            print(text)
         log.info("the tables are in %s", ablation.folder / MARKDOWN)
     return progress.failed
 
@@ -102,7 +105,7 @@ def prepare(arguments: argparse.Namespace, console: Console | None) -> Ablation:
         data = read(draw_data(runs / DRAWN))
     else:
         raise ConfigError("--data is needed: the data set to train on and to measure with")
-    runs.mkdir(parents=True, exist_ok=True)
+    make_folder(runs)
     for note in data.notes:
         log.info(note)
     check_fit(base, data.train)

@@ -21,6 +21,7 @@ with needed(__name__):
     from training.arguments import page, positive, terminal, threads
     from training.data.holdout import only_cameras
     from training.data.reading import LAYOUTS, read
+    from training.printing import printing
     from training.retrieval.onnx_model import INPUT_LAYOUTS, MOST_SIDE, OnnxModel
     from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
     from training.retrieval.report import camera_tables, table
@@ -32,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     try:
         evaluation = measure(options)
+        with printing():
+            if options.json:
+                print(json.dumps(evaluation.as_dict(), indent=2))
+            else:
+                page().print(table(evaluation), *camera_tables(evaluation))
     except ImportError as error:  # of a checkpoint, which needs torch
         print(f"error: {missing(error)}", file=sys.stderr)
         return 2
@@ -41,10 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: nothing was measured", file=sys.stderr)
         return INTERRUPTED
-    if options.json:
-        print(json.dumps(evaluation.as_dict(), indent=2))
-    else:
-        page().print(table(evaluation), *camera_tables(evaluation))
     return 0
 
 

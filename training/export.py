@@ -31,6 +31,7 @@ with needed(__name__):
     from training.data.holdout import hold_out, stranger_pairs, without_cameras
     from training.data.images import read_crop
     from training.data.reading import LAYOUTS, read
+    from training.loop.files import make_folder
     from training.loop.runlog import data_fingerprint
     from training.modelfile.graph import export_graph
     from training.modelfile.half import halve
@@ -39,6 +40,7 @@ with needed(__name__):
     from training.modelfile.quantise import quantise
     from training.network.model import Embedder
     from training.network.stored import Checkpoint, load_checkpoint_model, read_checkpoint
+    from training.printing import printing
     from training.retrieval.calibration import FEWEST_PAIRS, impostor_curve
     from training.retrieval.embedding import embed_samples
     from training.retrieval.onnx_model import OnnxModel
@@ -123,7 +125,7 @@ def export(
     config = checkpoint.config
     model = load_checkpoint_model(checkpoint)
     part = TrainPart.of(checkpoint, data)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
         written = write_checked(model, config, Path(folder), precision, data.query, part.learnt, console)
         metadata = describe(checkpoint, written, precision, name, licence_notice)
@@ -223,6 +225,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             measure=not options.no_evaluation,
             console=terminal(),
         )
+        with printing():
+            print(exported.summary())
     except OSError as error:
         unnamed = error.strerror and not error.filename  # a full disk
         print(f"error: {output}: {error.strerror}" if unnamed else f"error: {error}", file=sys.stderr)
@@ -236,7 +240,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: nothing was written", file=sys.stderr)
         return INTERRUPTED
-    print(exported.summary())
     return 0
 
 

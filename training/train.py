@@ -30,7 +30,7 @@ with needed(__name__):
     from training.loop import runlog
     from training.loop.distributed import Processes, joined
     from training.loop.engine import NotFinite
-    from training.loop.files import NotWritten
+    from training.loop.files import NotWritten, locked, make_folder
     from training.loop.fit import check_fit
     from training.loop.memory import OutOfMemory
     from training.loop.trainer import Trainer
@@ -140,12 +140,25 @@ def read_data(arguments: argparse.Namespace) -> Dataset:
 
 
 def draw_data(folder: Path) -> Path:
-    """The drawn data set of the smoke preset: complete, or not there."""
-    if not folder.is_dir():
-        partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        synthetic.draw_market1501(partial)
-        partial.replace(folder)
+    """The drawn data set of the smoke preset: complete, or not there.
+
+    Raises:
+        ValueError: another command draws it, or trains beside it.
+        NotWritten: the disk is full, or the folder cannot be written.
+    """
+    if folder.is_dir():
+        return folder
+    make_folder(folder.parent)
+    partial = folder.with_name(f"{folder.name}.partial")
+    with locked(folder.parent):
+        shutil.rmtree(partial, ignore_errors=True)  # of a command that was killed
+        try:
+            synthetic.draw_market1501(partial)
+            partial.replace(folder)
+        except OSError as error:
+            raise NotWritten(f"{folder} could not be drawn ({error})") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -249,6 +249,20 @@ def test_a_damaged_result_is_named(ablated: Path, tmp_path: Path, capsys: pytest
         run.measured()
 
 
+def test_a_damaged_result_is_no_traceback_and_is_measured_again(
+    ablated: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = shutil.copytree(ablated, tmp_path / "runs")
+    path = runs / "sigmoid-seed0" / "ablation.json"
+    measured = json.loads(path.read_text())
+    path.write_text(json.dumps({**measured, "rank5": "0.5"}))
+    assert ablate.main(command(drawn, runs)) == 2
+    assert f"error: {path} has no number rank5: remove it" in capsys.readouterr().err
+    path.unlink()
+    assert ablate.main(command(drawn, runs)) == 0
+    assert json.loads(path.read_text())["rank5"] == measured["rank5"]
+
+
 def test_on_gpus_every_run_is_this_command_again(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
@@ -20,7 +21,7 @@ from training.data import market1501, synthetic
 from training.data.dataset import Dataset, short_name
 from training.loop import checkpoint
 from training.loop.distributed import Processes
-from training.loop.files import NotWritten
+from training.loop.files import NotWritten, locked
 from training.loop.memory import OutOfMemory
 from training.loop.trainer import Trainer
 from training.modelfile import parity
@@ -50,7 +51,32 @@ def test_the_drawn_data_is_complete_or_not_there(tmp_path: Path, monkeypatch: py
             draw_data(tmp_path / "drawn")
     assert not (tmp_path / "drawn").exists()
     assert len(market1501.read(draw_data(tmp_path / "drawn")).train) == 216
-    assert [path.name for path in tmp_path.iterdir()] == ["drawn"]
+    assert {path.name for path in tmp_path.iterdir()} == {"drawn", "lock"}
+
+
+def test_one_command_at_a_time_draws_the_data(tmp_path: Path) -> None:
+    """Two would take each other's pictures away."""
+    with locked(tmp_path), pytest.raises(ValueError, match="another command is training in"):
+        draw_data(tmp_path / "drawn")
+    assert len(market1501.read(draw_data(tmp_path / "drawn")).train) == 216
+    with locked(tmp_path):
+        draw_data(tmp_path / "drawn")  # what is there needs no drawing
+
+
+def test_a_full_disk_while_the_data_are_drawn_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(folder: Path) -> None:
+        (folder / "query").mkdir(parents=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(synthetic, "draw_market1501", full)
+    run = tmp_path / "run"
+    assert main(["--preset", "smoke", "--run", str(run)]) == 1
+    assert (
+        f"stopped: {run / 'drawn'} could not be drawn ([Errno 28] No space left on device)" in capsys.readouterr().err
+    )
+    assert not run.exists()
 
 
 @pytest.mark.parametrize(

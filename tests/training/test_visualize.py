@@ -16,7 +16,7 @@ from training.data.dataset import Dataset
 from training.figures import makers
 from training.figures.makers import MAKERS, Material, Missing, people_of, spread
 from training.figures.runs import Run, find_runs
-from training.figures.variants import CROSS_ENTROPY, DUKE, NONE, OURS, SPATIAL, VARIANTS, Variant
+from training.figures.variants import CROSS_ENTROPY, DUKE, MEASURES, NONE, OURS, SPATIAL, VARIANTS, Variant
 from training.network.model import ReIDNet
 from training.retrieval.protocol import ranking_of
 from training.visualize import main
@@ -173,13 +173,14 @@ def test_the_papers_own_model_is_looked_into_first(folders: dict[Variant, Path],
 
 def test_cmc_takes_what_an_ablation_measured(folders: dict[Variant, Path], data: Dataset, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", NONE.apply(BASE), data=data.name)
-    (folder / "ablation.json").write_text(json.dumps({"data": data.name, "cmc": [0.125, 1.0], "mAP": 0.5}))
+    measured = {**dict.fromkeys(MEASURES, 0.5), "data": data.name, "cmc": [0.125, 1.0]}
+    (folder / "ablation.json").write_text(json.dumps(measured))
     ((_, alone),) = makers.draw_cmc_curves(Material(find_runs([folder]), None))
     assert legend(alone.get_axes()[0]) == ["ResNet-50: rank-1 12.5, mAP 50.0"]
     ((_, both),) = makers.draw_cmc_curves(Material(find_runs([folder, folders[OURS]]), data))
     np.testing.assert_allclose(points(both.get_axes()[0], 0), [[1.0, 12.5], [2.0, 100.0]])
     assert len(points(both.get_axes()[0], 1)) == 20
-    (folder / "ablation.json").write_text(json.dumps({"data": "other", "cmc": [0.125], "mAP": 0.5}))
+    (folder / "ablation.json").write_text(json.dumps({**measured, "data": "other"}))
     with pytest.raises(Missing, match="--data"):
         drawn_stems(Material(find_runs([folder]), None), "cmc")
 

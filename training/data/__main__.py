@@ -17,6 +17,7 @@ with needed(__name__):
     from training.data.images import read_crop
     from training.data.reading import LAYOUTS, read
     from training.data.summary import remarks, table
+    from training.printing import printing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,19 +31,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         data = read(options.path, options.layout, ignore_cameras=options.ignore_cameras)
         damaged = find_damaged(data) if options.decode else []
-    except (DataError, OSError) as error:
+        with printing():
+            show(data)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return INTERRUPTED
+    for reason in damaged:
+        print(f"error: {reason}", file=sys.stderr)
+    return 2 if damaged else 0
+
+
+def show(data: Dataset) -> None:
+    """The counts, and what else is to be known."""
     console = Console(highlight=False)
     console.print(table(data))
     for remark in remarks(data):
         console.print(remark, markup=False, soft_wrap=True)
-    for reason in damaged:
-        print(f"error: {reason}", file=sys.stderr)
-    return 2 if damaged else 0
 
 
 def find_damaged(data: Dataset) -> list[str]:

@@ -82,7 +82,7 @@ def _in_file(
     log.info(
         "%.1f GB of decoded pictures, too many for the memory, go to a file in %s", len(samples) * size / 1e9, folder
     )
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="pictures-", suffix=".partial") as file:
+    with tempfile.TemporaryFile(dir=folder) as file:  # nothing to clean up after a process that is killed
 
         def store(index: int, crop: NDArray[np.uint8]) -> None:
             if os.pwrite(file.fileno(), np.ascontiguousarray(crop).data, index * size) != size:
@@ -95,8 +95,7 @@ def _in_file(
                 f"{folder}: {error.strerror}; {len(samples) * size / 1e9:.1f} GB of decoded pictures, too many for the "
                 "memory, go there: make room, choose another folder or smaller pictures"
             ) from error
-        # The mapping outlives the name.
-        return torch.from_file(file.name, shared=False, size=len(samples) * size, dtype=torch.uint8).view(shape)
+        return torch.from_numpy(np.memmap(file, np.uint8, mode="c", shape=shape))  # which outlives the open file
 
 
 def _decode(

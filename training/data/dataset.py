@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 JUNK = -1  # a detection that is no person, or a part of one: ignored by the protocol
 DISTRACTOR = 0  # a person who is no query: counts as a wrong answer
 UNKNOWN_CAMERA = -1  # equals no camera, not even another unknown one
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 DIGITS = 9  # of an identity's or camera's number: it must fit into an array
 
 
@@ -57,8 +58,10 @@ def short_name(name: str) -> str:
 
 
 def readable(name: str) -> str:
-    """A file's name as text that can be printed and hashed: bytes that are no UTF-8 are written as \\xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A file's name as text that can be printed and hashed: bytes that are no UTF-8 are written as \\xNN, and so are
+    line breaks and what else commands a terminal."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def number_in(match: re.Match[str], group: int) -> int:

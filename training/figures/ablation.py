@@ -14,7 +14,7 @@ from rich.console import Console
 
 from training.config import Config, ConfigError
 from training.data.dataset import Dataset
-from training.figures.runs import ABLATION, read_lines, read_object
+from training.figures.runs import ABLATION, read_lines, read_measured
 from training.figures.tables import Ended, markdown, record, runs_markdown
 from training.figures.variants import MEASURES, OURS, Table, Variant
 from training.loop import runlog
@@ -59,12 +59,13 @@ class Ablation:
         """What was measured on a job that is finished, else None.
 
         Raises:
-            ValueError: the folder's run is another one; the message names the first difference.
+            ValueError: the folder's run is another one, and the message names the first difference; or its figures are
+                damaged.
         """
         path = job.folder / ABLATION
         if not path.is_file():
             return None
-        found = read_object(path)
+        found = read_measured(path)
         was, now = _with_defaults(path, found.get("asked")), self._asked(job)
         for name, value in now.items():
             if was.get(name) != value:

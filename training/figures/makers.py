@@ -221,7 +221,10 @@ def _first(material: Material, variant: Variant) -> Run | None:
 
 def _accuracy(group: Group) -> Accuracy | None:
     """The group's measurements at the epochs that all its seeds have in common; None where there are none."""
-    measured = [{int(line["epoch"]): line for line in run.log() if "rank1" in line} for run in group.runs]
+    measured = [
+        {int(line["epoch"]): line for line in run.log() if {"epoch", "rank1", "mAP"} <= line.keys()}
+        for run in group.runs
+    ]
     epochs = sorted(set.intersection(*(set(lines) for lines in measured)))
     if not epochs:
         return None
@@ -239,14 +242,14 @@ def _loss_title(group: Group) -> str:
 
 
 def _losses(run: Run) -> dict[str, NDArray[np.float64]]:
-    """The parts of the loss at every iteration, by their names."""
+    """The parts of the loss that every iteration has, by their names."""
     steps = run.steps()
-    names = [name for name in steps[0] if name not in ("epoch", "step")]
+    names = [name for name in steps[0] if name not in ("epoch", "step") and all(name in step for step in steps)]
     return {name: np.array([step[name] for step in steps], np.float64) for name in names}
 
 
 def _cmc(material: Material, group: Group, data: str) -> Cmc | None:
-    known = [found for run in group.runs if (found := run.measured()) is not None and found["data"] == data]
+    known = [found for run in group.runs if (found := run.measured()) is not None and found.get("data") == data]
     if known:
         cmc = np.mean([found["cmc"] for found in known], axis=0)
         return Cmc(group.title, cmc, float(np.mean([found["mAP"] for found in known])))

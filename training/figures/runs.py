@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from training.config import Config
-from training.figures.variants import VARIANTS, Variant, variant_of
+from training.figures.variants import MEASURES, VARIANTS, Variant, variant_of
 from training.loop.checkpoint import LATEST
 from training.loop.runlog import LOG, RUN, STEPS
 from training.network.stored import read_checkpoint
@@ -53,7 +54,7 @@ class Run:
     def measured(self) -> dict[str, Any] | None:
         """What the ablation measured on it, where it did."""
         path = self.folder and self.folder / ABLATION
-        return read_object(path) if path and path.is_file() else None
+        return read_measured(path) if path and path.is_file() else None
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         path = self.folder and self.folder / name
@@ -104,7 +105,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; a last line without its end was being written and does not count.
 
     Raises:
-        ValueError: it is no text in UTF-8, or a line is no JSON object.
+        ValueError: it is no text in UTF-8, or a line is no JSON object of numbers.
     """
     lines = []
     for number, line in enumerate(_text(path).splitlines(keepends=True), start=1):
@@ -118,6 +119,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {number} is no JSON object: remove the line")
         if type(found.get("epoch", 0)) is not int:
             raise ValueError(f"{path}, line {number} has an epoch that is no whole number: remove the line")
+        if wrong := [name for name, value in found.items() if type(value) not in (int, float)]:
+            raise ValueError(f"{path}, line {number}: {wrong[0]} is no number: remove the line")
         lines.append(found)
     return lines
 
@@ -136,6 +139,26 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} is no JSON object")
     return found
+
+
+def read_measured(path: Path) -> dict[str, Any]:
+    """What an ablation measured on a run, with all its figures.
+
+    Raises:
+        ValueError: a figure is missing, or no number.
+    """
+    found = read_object(path)
+    for name in MEASURES:
+        if not _is_number(found.get(name)):
+            raise ValueError(f"{path} has no number {name}: remove it, and the ablation's command measures again")
+    cmc = found.get("cmc")
+    if not isinstance(cmc, list) or not cmc or not all(map(_is_number, cmc)):
+        raise ValueError(f"{path} has no cmc of numbers: remove it, and the ablation's command measures again")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _text(path: Path) -> str:

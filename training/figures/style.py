@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.loop.files import write_whole
+from training.loop.files import make_folder, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -79,7 +79,7 @@ def frame(axes: Axes, colour: str, dashed: bool = False) -> None:
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """Write `stem`.png and `stem`.svg into `folder`, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = []
     for suffix, metadata in (("png", None), ("svg", {"Date": None})):
         path = folder / f"{stem}.{suffix}"

@@ -15,7 +15,8 @@ from training.network.stored import LATEST as LATEST
 from training.network.stored import Checkpoint
 
 FILE_NAME = re.compile(r"^.*?(?=\(sha256 [0-9a-f]{16}\b)", re.DOTALL)  # before the hash of its content
-IDENTITY = ("classes", "data", "initialisation", "teacher")  # besides the settings, what makes a run this run
+# Besides the settings, what makes a run this run.
+IDENTITY = ("classes", "data", "initialisation", "teacher", "teacher_layout")
 
 
 def save(folder: Path, state: State, epoch: int, provenance: dict[str, Any]) -> Path:
@@ -34,13 +35,14 @@ def check_same_run(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> Non
     """Refuse to continue another run: other settings, training pictures, weights or teacher.
 
     The data set and files may have other names, and there may be other pictures to measure with. A setting that an
-    earlier version did not have counts as its default.
+    earlier version did not have counts as its default, and what it did not tell is not compared.
 
     Raises:
         ValueError: naming the first difference and both values.
     """
-    state = {"config": checkpoint.config.to_dict()} | {key: checkpoint.state[key] for key in IDENTITY}
-    was, now = _flat("", state), _flat("", {key: provenance[key] for key in ("config", *IDENTITY)})
+    told = [key for key in IDENTITY if key in checkpoint.state]
+    state = {"config": checkpoint.config.to_dict()} | {key: checkpoint.state[key] for key in told}
+    was, now = _flat("", state), _flat("", {key: provenance[key] for key in ("config", *told)})
     for name, value in now.items():
         if _decides(name) and _content(was.get(name)) != _content(value):
             raise ValueError(

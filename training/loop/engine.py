@@ -11,11 +11,12 @@ import torch
 from training.loop.learner import Batch
 from training.loop.state import State
 
+REMEDY = "start a new --run with a lower learning_rate or precision=fp32"
 MIXED = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NotFinite(RuntimeError):
-    """A loss or the gradient became NaN or infinite; the message names the batch."""
+    """A loss, the gradient or a weight became NaN or infinite; the message names the batch or the weight."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def train_epoch(
         factors: for every batch, what multiplies each group's base learning rate.
 
     Raises:
-        NotFinite: naming the batch whose loss or gradient was NaN or infinite, before any weight took it up.
+        NotFinite: naming the batch whose loss or gradient was NaN or infinite, before any weight took it up; or a
+            weight that is so after the last batch.
     """
     state.module.train()
     steps = []
@@ -80,8 +82,18 @@ def train_epoch(
         try:
             steps.append(train_step(state, batch))
         except NotFinite as error:
-            raise NotFinite(
-                f"batch {number}: {error}; start a new --run with a lower learning_rate or precision=fp32"
-            ) from None
+            raise NotFinite(f"batch {number}: {error}; {REMEDY}") from None
         on_step(steps[-1])
+    if broken := overflowed(state):
+        raise NotFinite(f"{broken} is not finite after the last batch; {REMEDY}")
     return steps
+
+
+def overflowed(state: State) -> str:
+    """The first weight or statistic that is not finite, by its name; empty where all are. A step may do that whose loss
+    and gradient were finite, and a batch norm's variance overflows before either."""
+    for network in (state.learner.network, state.kept):
+        for name, tensor in network.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                return name
+    return ""

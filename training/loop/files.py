@@ -16,6 +16,21 @@ class NotWritten(OSError):
     """A file of the run could not be written; the message names it and says what is still there."""
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it lies in.
+
+    Raises:
+        ValueError: there is a file of that name, or where one of those should be.
+        OSError: the file system refuses it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(
+            f"{folder} cannot be a folder: it, or what it lies in, is a file; give another name"
+        ) from error
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other commands out of a run's folder; the system lets go of it when the process ends, however it ends.
@@ -60,7 +75,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         reason = str(error) if isinstance(error, OSError) else "the disk is full, or it fails"
         raise NotWritten(f"{path} could not be written ({reason}); {_remains(path)}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # read-only meanwhile, or a folder has the name: what was raised is the reason
+            partial.unlink()
 
 
 def append(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ from training.loop.distillation import ONNX, Distiller, TeacherFile, read_teache
 from training.loop.distributed import Processes
 from training.loop.engine import NotFinite, Step, train_epoch
 from training.loop.feed import Feed
-from training.loop.files import locked
+from training.loop.files import locked, make_folder
 from training.loop.fit import check_fit
 from training.loop.learner import Learner
 from training.loop.memory import enough_memory
@@ -106,7 +106,7 @@ class Trainer:
             OutOfMemory: of the device or the machine; the earlier checkpoint is as it was.
             KeyboardInterrupt: with a sentence about what is kept.
         """
-        self.run.mkdir(parents=True, exist_ok=True)
+        make_folder(self.run)
         with locked(self.run) if self.processes.first else nullcontext(), enough_memory():
             return self.train_alone(weights, teacher)
 
@@ -144,6 +144,7 @@ class Trainer:
             "classes": self.classes,
             "initialisation": loaded.sentence,
             "teacher": origin,
+            "teacher_layout": teacher.layout if teacher else None,
             "data": runlog.data_fingerprint(self.data),
         }
         return State(learner, loaded.names), provenance

@@ -12,7 +12,7 @@ import numpy as np
 
 from training.data.arrays import read_array
 from training.data.dataset import DataError, Sample
-from training.loop.files import write_whole
+from training.loop.files import make_folder, write_whole
 from training.retrieval.embedding import Embeddings
 
 
@@ -30,7 +30,7 @@ class Embedded:
         Raises:
             NotWritten: the disk is full, or the folder cannot be written; the message names the file.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for part, embeddings in (("query", self.query), ("gallery", self.gallery), ("multi_query", self.multi_query)):
             path = folder / f"{part}.npy"
             if embeddings is None:

@@ -11,11 +11,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from training.data.dataset import readable
 from training.data.images import IMAGENET_MEAN, IMAGENET_STD
 
 FORMAT = "resight/1"
 MOST_SIDE = 4096  # pixels of a crop, either way
+MOST_BATCH = 1024  # crops: a file with a fixed batch has it filled up
 SILENT = 4  # of ONNX Runtime's own lines: what is wrong is raised as well
+NUMBERS = "fiu"  # NumPy's kinds of them
 ELEMENT_TYPES: Mapping[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -114,6 +117,7 @@ class OnnxModel:
         if self._element is np.uint8 and not self._layout.keeps_bytes:
             raise ModelError(f"{path} takes bytes (uint8), which {layout} would change: choose a layout that does not")
         self._output = self._named_output(output)
+        self._dim = 0  # values of an embedding: not known yet
         self.batch, self.height, self.width = fixed_sizes(path, self._layout, inputs[0].shape, size)
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -137,7 +141,9 @@ class OnnxModel:
             (found,) = self._session.run([self._output], {self._input: self._layout.apply(crops, self._element)})
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             raise ModelError(f"{self.path} does not run on {crops.shape[1:3]} crops: {error}") from error
-        embeddings = np.asarray(found, np.float32)
+        if not isinstance(found, np.ndarray) or found.dtype.kind not in NUMBERS:
+            raise ModelError(f"{self.path}: output {self._output!r} is no tensor of numbers: choose another output")
+        embeddings = found.astype(np.float32)
         while embeddings.ndim > 2 and embeddings.shape[-1] == 1:  # [N, D, 1, 1] of a pooled map
             embeddings = embeddings[..., 0]
         if embeddings.ndim != 2 or len(embeddings) != len(crops):
@@ -145,6 +151,12 @@ class OnnxModel:
                 f"{self.path}: output {self._output!r} has the shape {embeddings.shape}, "
                 f"not ({len(crops)}, D): choose another output"
             )
+        if embeddings.shape[1] != (self._dim or embeddings.shape[1]):
+            raise ModelError(
+                f"{self.path}: output {self._output!r} has {embeddings.shape[1]} values a crop and had {self._dim} "
+                "before: choose another output"
+            )
+        self._dim = embeddings.shape[1]
         return embeddings
 
     def _own_size(self) -> tuple[int, int]:
@@ -167,6 +179,10 @@ def open_session(path: Path, threads: int = 0) -> Any:
     """A CPU session of ONNX Runtime; raises ModelError where it cannot be opened."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(f"{readable(str(path))}: ONNX Runtime opens paths in UTF-8 only; rename it") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = SILENT
@@ -206,15 +222,15 @@ def fixed_sizes(
             f"{'name ' + ' or '.join(fitting) if fitting else 'no layout that is known has 3 colours there'}"
         )
     batch = shape[0] if isinstance(shape[0], int) else None
-    if batch is not None and batch < 1:
-        raise ModelError(f"{path} takes batches of {batch} pictures: export it with an open batch")
+    if batch is not None and not 1 <= batch <= MOST_BATCH:
+        raise ModelError(f"{path} takes batches of {batch:,} pictures: export it with an open batch")
     rows, columns = shape[2:] if layout.channels_first else shape[1:3]
     fixed = (rows, columns) if isinstance(rows, int) and isinstance(columns, int) else None
-    if fixed and not all(1 <= side <= MOST_SIDE for side in fixed):
-        raise ModelError(f"{path} takes {fixed[0]}x{fixed[1]} crops: 1 to {MOST_SIDE} pixels either way are possible")
     if fixed and size and fixed != size:
         raise ModelError(f"{path} takes {fixed[0]}x{fixed[1]} crops, not {size[0]}x{size[1]}")
     chosen = fixed or size
     if chosen is None:
         raise ModelError(f"{path} leaves its size open: say it (HEIGHTxWIDTH, usually 256x128)")
+    if not all(1 <= side <= MOST_SIDE for side in chosen):
+        raise ModelError(f"{path} takes {chosen[0]}x{chosen[1]} crops: 1 to {MOST_SIDE} pixels either way are possible")
     return batch, *chosen

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,21 @@ def test_past_the_limit_the_pictures_are_a_file_without_a_name(data: Dataset, tm
     mapped = decode_all(data.train, 64, 32, 2, folder, limit_bytes=size - 1)
     assert list(folder.iterdir()) == []  # nothing is left behind, whatever ends the process
     torch.testing.assert_close(mapped, in_memory, rtol=0, atol=0)
-    maps = Path("/proc/self/maps").read_text()
-    assert f"{folder}/pictures-" in maps
+    assert f"{folder}/" in Path("/proc/self/maps").read_text()
     del mapped
-    assert f"{folder}/pictures-" not in Path("/proc/self/maps").read_text()
+    assert f"{folder}/" not in Path("/proc/self/maps").read_text()
+
+
+def test_the_file_has_no_name_while_it_is_written_either(data: Dataset, tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def looks(sample: Sample) -> bytes:
+        seen.extend(tmp_path.iterdir())
+        return sample.read()
+
+    samples = [replace(sample, read=partial(looks, sample)) for sample in data.train[:3]]
+    decode_all(samples, 64, 32, 1, tmp_path, limit_bytes=0)
+    assert seen == []  # nothing that a killed process would leave behind
 
 
 def test_the_limit_is_a_share_of_the_available_memory(

@@ -62,6 +62,12 @@ def test_names_that_are_no_utf8_are_read_and_can_be_printed_and_hashed(tmp_path:
     assert len(data_fingerprint(data)["sha256"]) == 64
 
 
+def test_names_cannot_break_a_message_or_command_a_terminal(tmp_path: Path) -> None:
+    write_pictures(tmp_path, [f"{person}/{n}.jpg" for person in PEOPLE for n in ("1", "two\nlines", "\x1b[31mred")])
+    names = {sample.name for sample in read(tmp_path).train}
+    assert {name.partition("/")[2] for name in names} == {"1.jpg", r"two\x0alines.jpg", r"\x1b[31mred.jpg"}
+
+
 def test_given_parts(tmp_path: Path) -> None:
     write_pictures(tmp_path / "train", [f"{person}/{n}.jpg" for person in ("dora", "bert") for n in (1, 2)])
     write_pictures(tmp_path / "query", ["carla/1.jpg"])

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from training.config import Config, build_config
-from training.figures.runs import find_runs, groups, read_lines
-from training.figures.variants import NONE, OURS, TRIPLET
+from training.figures.runs import find_runs, groups, read_lines, read_measured
+from training.figures.variants import MEASURES, NONE, OURS, TRIPLET
 
 BASE = build_config("smoke")
 
@@ -91,6 +92,34 @@ def test_an_epoch_that_is_none_is_named(tmp_path: Path, epoch: str) -> None:
     (tmp_path / "log.jsonl").write_text(f'{{"epoch": 1}}\n{{"epoch": {epoch}}}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl, line 2 has an epoch that is no whole number: remove the line"):
         read_lines(tmp_path / "log.jsonl")
+
+
+@pytest.mark.parametrize("value", ['"0.5"', "null", "[1]", "true"])
+def test_a_figure_that_is_no_number_is_named(tmp_path: Path, value: str) -> None:
+    (tmp_path / "log.jsonl").write_text(f'{{"epoch": 1, "mAP": NaN}}\n{{"epoch": 2, "mAP": {value}}}\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 2: mAP is no number: remove the line"):
+        read_lines(tmp_path / "log.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ({"rank5": None}, "number rank5"),
+        ({"rank5": "0.5"}, "number rank5"),
+        ({"mAP": math.nan}, "number mAP"),
+        ({"cmc": "abc"}, "cmc of numbers"),
+        ({"cmc": []}, "cmc of numbers"),
+        ({"cmc": [0.5, None]}, "cmc of numbers"),
+    ],
+)
+def test_a_damaged_measurement_is_named(tmp_path: Path, damage: dict[str, Any], told: str) -> None:
+    measured = {**dict.fromkeys(MEASURES, 0.5), "cmc": [0.5, 1]}
+    path = tmp_path / "ablation.json"
+    path.write_text(json.dumps(measured))
+    assert read_measured(path) == measured
+    path.write_text(json.dumps({**measured, **damage}))
+    with pytest.raises(ValueError, match=rf"ablation\.json has no {told}: remove it, and .* measures again"):
+        read_measured(path)
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

@@ -66,6 +66,21 @@ def test_not_finite_names_the_batch() -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("settings", [(), ("ema=0.5",)])
+def test_weights_that_a_step_makes_infinite_are_named(settings: tuple[str, ...]) -> None:
+    """The loss and the gradient of the only batch are finite: nothing else would see it."""
+    state = build_state(tiny(*settings))
+    with pytest.raises(NotFinite, match=r"\.weight is not finite after the last batch; start a new --run"):
+        train_epoch(state, [1e50], [build_batch()], lambda _: None)
+
+
+def test_a_statistic_that_overflows_is_named() -> None:
+    state = build_state(tiny())
+    state.learner.network.backbone.bn1.running_var = torch.full((8,), math.inf)
+    with pytest.raises(NotFinite, match=r"backbone\.bn1\.running_var is not finite"):
+        train_epoch(state, [], [], lambda _: None)
+
+
 def test_the_factors_multiply_every_group(monkeypatch: pytest.MonkeyPatch) -> None:
     state = build_state(tiny("learning_rate=0.01"))
     rates: list[float] = []

@@ -6,7 +6,7 @@ from typing import IO
 
 import pytest
 
-from training.loop.files import NotWritten, append, locked, write_whole
+from training.loop.files import NotWritten, append, locked, make_folder, write_whole
 
 
 def full_disk(file: IO[bytes]) -> None:
@@ -40,6 +40,21 @@ def test_an_interrupt_leaves_nothing_half(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_whole(tmp_path / "kept.bin", interrupted)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_is_told_even_where_nothing_can_be_cleaned_up(tmp_path: Path) -> None:
+    (tmp_path / "kept.bin.partial").mkdir()  # it cannot be removed, as on a disk that became read-only
+    with pytest.raises(NotWritten, match=r"kept\.bin could not be written .* there is no earlier one"):
+        write_whole(tmp_path / "kept.bin", lambda file: file.write(b"whole"))
+
+
+def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ValueError, match=f"^{folder} cannot be a folder: .* is a file; give another name$"):
+            make_folder(folder)
 
 
 def test_append_names_the_file(tmp_path: Path) -> None:

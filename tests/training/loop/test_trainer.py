@@ -18,7 +18,7 @@ from tests.training.retrieval.cells import write_model
 from training.config import Config, ConfigError, build_config
 from training.data.dataset import DataError, Dataset
 from training.data.holdout import hold_out
-from training.loop import checkpoint, precision, runlog, trainer
+from training.loop import checkpoint, engine, precision, runlog, trainer
 from training.loop.distillation import StoredTeacher, TeacherFile, read_teacher
 from training.loop.engine import NotFinite, Step
 from training.loop.files import NotWritten
@@ -196,6 +196,18 @@ def test_a_live_teacher_teaches_and_continues_to_the_bit(data: Dataset, tmp_path
     assert same(weights_of(tmp_path / "killed"), weights_of(tmp_path / "whole"))
 
 
+def test_a_teacher_that_is_fed_otherwise_does_not_continue_a_run(data: Dataset, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "teacher.onnx", INPUT_LAYOUTS["nchw-float-rgb-1"])
+    config, run = tiny("epochs=1", "distillation=2"), tmp_path / "run"
+    Trainer(config, data, run, "cpu").train("none", TeacherFile(path, "nchw-float-rgb-1"))
+    with pytest.raises(ValueError, match="with teacher_layout='nchw-float-rgb-1', not 'nchw-float-bgr-255'"):
+        Trainer(config, data, run, "cpu").train("none", TeacherFile(path, "nchw-float-bgr-255"))
+    state = torch.load(run / checkpoint.LATEST, weights_only=True)
+    del state["teacher_layout"]  # as earlier versions wrote it
+    torch.save(state, run / checkpoint.LATEST)
+    Trainer(config, data, run, "cpu").train("none", TeacherFile(path, "nchw-float-bgr-255"))
+
+
 def test_recombined_people_need_a_live_teacher(data: Dataset, tmp_path: Path, teacher: TeacherFile) -> None:
     config = tiny("epochs=1", "distillation=2", "recombined=1", "warmup_epochs=0")
     with pytest.raises(ConfigError, match="a teacher of theirs is a model"):
@@ -274,6 +286,18 @@ def test_a_log_without_a_checkpoint_starts_anew(data: Dataset, tmp_path: Path) -
 def test_nan_stops_with_the_batch_named(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(NotFinite, match=r"epoch 1, batch [1-9]"):
         Trainer(tiny("learning_rate=1e30", "warmup_epochs=0"), data, tmp_path, "cpu").train("none")
+
+
+def test_an_epoch_that_ends_with_infinite_weights_is_not_kept(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint would take the place of the last good one, and could not be read."""
+    found = iter(["", "backbone.conv1.weight"])
+    monkeypatch.setattr(engine, "overflowed", lambda _: next(found))
+    with pytest.raises(NotFinite, match=r"^epoch 2, backbone\.conv1\.weight is not finite"):
+        Trainer(tiny("epochs=3"), data, tmp_path, "cpu").train("none")
+    assert read_checkpoint(tmp_path / checkpoint.LATEST).state["epoch"] == 1
+    assert [line["epoch"] for line in log_of(tmp_path)] == [1]
 
 
 def test_a_full_disk_stops_a_run_that_then_continues(

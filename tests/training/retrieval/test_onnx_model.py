@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.training.retrieval.cells import HEIGHT, WIDTH, cell_means, unit, write_model
 from training.data.dataset import Dataset
@@ -93,8 +95,66 @@ def test_a_layout_that_does_not_fit_names_those_that_do(tmp_path: Path) -> None:
         OnnxModel(path, layout=OWN_LAYOUT)
 
 
-@pytest.mark.parametrize(("batch", "size"), [(0, (HEIGHT, WIDTH)), (1, (100_000, 100_000)), (1, (0, WIDTH))])
+def rewritten(path: Path, nodes: list[onnx.NodeProto], output: onnx.ValueInfoProto, **constants: list[int]) -> Path:
+    """A foreign file with more nodes behind its embedding, and an output of theirs in its place."""
+    model = onnx.load(write_model(path, INPUT_LAYOUTS["nchw-float-rgb-1"]))
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(np.array(v), name) for name, v in constants.items())
+    del model.graph.output[:]
+    model.graph.output.append(output)
+    onnx.save(model, path)
+    return path
+
+
+def test_an_output_that_is_no_tensor_of_numbers_is_refused(tmp_path: Path) -> None:
+    words = helper.make_node("Cast", ["embedding"], ["words"], to=TensorProto.STRING)
+    several = helper.make_node("SequenceConstruct", ["embedding"], ["several"])
+    crops = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
+    for node, output in (
+        (words, helper.make_tensor_value_info("words", TensorProto.STRING, None)),
+        (several, helper.make_tensor_sequence_value_info("several", TensorProto.FLOAT, None)),
+    ):
+        model = OnnxModel(rewritten(tmp_path / "foreign.onnx", [node], output), layout="nchw-float-rgb-1")
+        with pytest.raises(ModelError, match=f"output '{output.name}' is no tensor of numbers: choose another output"):
+            model.embed(crops)
+
+
+def test_embeddings_whose_length_changes_are_refused(tmp_path: Path) -> None:
+    """As long as the batch, here."""
+    nodes = [
+        helper.make_node("Flatten", ["embedding"], ["flat"]),
+        helper.make_node("Shape", ["embedding"], ["rows"], start=0, end=1),
+        helper.make_node("Slice", ["flat", "first", "rows", "columns"], ["cut"]),
+    ]
+    output = helper.make_tensor_value_info("cut", TensorProto.FLOAT, None)
+    path = rewritten(tmp_path / "foreign.onnx", nodes, output, first=[0], columns=[1])
+    model = OnnxModel(path, layout="nchw-float-rgb-1")
+    assert model.embed(np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)).shape == (2, 2)
+    with pytest.raises(ModelError, match="output 'cut' has 3 values a crop and had 2 before"):
+        model.embed(np.zeros((3, HEIGHT, WIDTH, 3), np.uint8))
+
+
+@pytest.mark.parametrize("side", ["-5", "0", "1000000000"])
+def test_an_own_file_of_an_impossible_size_is_not_the_pictures_fault(side: str, tmp_path: Path) -> None:
+    metadata = {"format": "resight/1", "height": side, "width": "32"}
+    layout, outputs = INPUT_LAYOUTS[OWN_LAYOUT], ("embedding", "attention")
+    path = write_model(tmp_path / "own.onnx", layout, TensorProto.UINT8, metadata, size=("h", "w"), outputs=outputs)
+    with pytest.raises(ModelError, match=rf"own\.onnx takes {side}x32 crops: 1 to 4096 pixels"):
+        OnnxModel(path)
+
+
+def test_a_path_that_is_no_utf8_is_told(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.onnx"))
+    write_model(path, INPUT_LAYOUTS["nchw-float-rgb-1"])
+    with pytest.raises(ModelError, match=r"caf\\xe9\.onnx: ONNX Runtime opens paths in UTF-8 only; rename it$"):
+        OnnxModel(path, layout="nchw-float-rgb-1")
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"),
+    [(0, (HEIGHT, WIDTH)), (2_000_000_000, (HEIGHT, WIDTH)), (1, (100_000, 100_000)), (1, (0, WIDTH))],
+)
 def test_sizes_that_cannot_be_are_refused(batch: int, size: tuple[int, int]) -> None:
     layout = INPUT_LAYOUTS["nchw-float-rgb-1"]
-    with pytest.raises(ModelError, match=r"foreign\.onnx takes (batches of 0|\d+x\d+ crops: 1 to 4096)"):
+    with pytest.raises(ModelError, match=r"foreign\.onnx takes (batches of [0,2]+ |\d+x\d+ crops: 1 to 4096)"):
         fixed_sizes(Path("foreign.onnx"), layout, [batch, 3, *size], None)
