@@ -44,7 +44,7 @@ def draw_checkpoint(data: Dataset, config: Config) -> Checkpoint:
         "initialisation": "drawn",
         "teacher": "none",
         "data": data_fingerprint(data),
-        "environments": [{"revision": "first"}, {"revision": "second"}],
+        "environments": [{"revision": "first"}, {"revision": "second", "started": "2026-01-31T12:00:00+00:00"}],
     }
     return Checkpoint(Path("checkpoint.pt"), state, config)
 

@@ -106,6 +106,15 @@ def test_the_file_carries_its_own_answer_to_the_pattern(exported: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_a_checkpoint_gives_the_same_file_again(
+    checkpoint: Checkpoint, data: Dataset, files: dict[Precision, Path], tmp_path: Path
+) -> None:
+    """A gallery belongs to the file that made it: exporting again must not shut anybody out of theirs."""
+    again = export(checkpoint, data, tmp_path / "again.onnx", "int8", name="tiny", licence_notice="for the test")
+    assert again.path.read_bytes() == files["int8"].read_bytes()
+    assert OnnxModel(again.path).metadata["created"] == checkpoint.environments[-1]["started"]
+
+
 def test_batches_of_any_size_give_the_same_rows(exported: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (7, 64, 32, 3), np.uint8)
     model = OnnxModel(exported)

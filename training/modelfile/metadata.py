@@ -45,7 +45,7 @@ def describe(
     rows, columns = map_size(config)
     if attention.shape[1:] != (rows * columns, rows * columns):
         raise ExportError(f"attention {attention.shape[1:]} is not over {rows} x {columns} positions")
-    trained_on = checkpoint.data_name
+    trained_on, last_start = checkpoint.data_name, checkpoint.environments[-1]
     return {
         "format": FORMAT,
         "name": name or f"{short_name(trained_on)}-{precision}",
@@ -64,8 +64,9 @@ def describe(
         "protocol": "not evaluated",
         "config_sha256": config.sha256(),
         "test_embedding": base64.b64encode(embedding[0].astype("<f4").tobytes()).decode(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source_revision": f"{checkpoint.environments[-1].get('revision', 'unknown')}, exported by {source_revision()}",
+        # Of training, not of export: a checkpoint gives the same file again, and a gallery knows its model by the file.
+        "created": last_start.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
+        "source_revision": f"{last_start.get('revision', 'unknown')}, exported by {source_revision()}",
     }
 
 
