@@ -129,8 +129,8 @@ def _notes(table: Table, results: Results, data: str) -> list[str]:
     """What has to be known to read the table, one sentence a line."""
     reference = table.reference(data)
     counts = sorted({len(results.get(row.variant.key, ())) for row in table.rows})
-    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    notes = [f"In percent. Ours on {data}, seeds: {seeds}{', mean ± deviation' if counts[-1] > 1 else ''}."]
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"from {counts[0]} to {counts[-1]}"
+    notes = [f"In percent. Ours on {data}, runs a row: {seeds}{', mean ± deviation' if counts[-1] > 1 else ''}."]
     if reference == data:
         notes.append(f"The paper's on {reference}.")
     else:

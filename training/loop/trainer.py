@@ -119,7 +119,9 @@ class Trainer:
             done = checkpoint.resume(earlier, state)
             log.info("continuing %s after epoch %d of %d", self.run, done, self.config.epochs)
         else:
-            log.info("the run is in %s", self.run)
+            people = f"{self.classes} people to learn, {self.config.calibration_identities} held out"
+            log.info("the run is in %s: %d pictures of %s", self.run, len(self.rows), people)
+            log.info("backbone: %s", provenance["initialisation"])
         self.processes.agree({"complete epochs": done, "training pictures": provenance["data"]["sha256"]})
         starts = earlier.environments if earlier else []
         provenance["environments"] = [*starts, runlog.environment(self.device, self.processes.size)]
@@ -135,7 +137,6 @@ class Trainer:
         network = ReIDNet(self.config, self.classes)
         loaded = load_backbone(network.backbone, weights)
         check_frozen(network.backbone, loaded, self.config.frozen_stages)
-        log.info("backbone: %s", loaded.sentence)
         distiller, origin = self.read_teacher(network, teacher)
         self.processes.join_batch_norms(network, self.device)
         learner = Learner(network, distiller, self.config, self.processes).to(self.device)
@@ -193,7 +194,12 @@ class Trainer:
                     record |= self.measure(state)  # only now: where it fails, the epoch is kept
                 show(record)
                 self.warn_of_collapse(record)
-                log.info(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
+                log.info(self.line(record))
+
+    def line(self, record: Record) -> str:
+        """An epoch's record as a line of the log."""
+        figures = [f"{name} {value:.4g}" for name, value in record.items() if name != "epoch"]
+        return f"epoch {record['epoch']} of {self.config.epochs}: {', '.join(figures)}"
 
     def warn_of_collapse(self, record: Record) -> None:
         """Once: an attention that looks at one position alone passes no gradient and does not come back by itself."""

@@ -37,7 +37,7 @@ def test_a_row_has_ours_beside_the_papers() -> None:
     assert ours[-2:] == ["95.0 ± 0.0", "82.7"]
     assert cells(text, "ResNet-50")[1:3] == ["80.0", "86.8"]
     assert cells(text, "spatial attention")[1:3] == ["–", "88.6"]
-    assert "seeds: 0 to 2" in text
+    assert "runs a row: from 0 to 2" in text
     assert "do not compare" not in text
 
 
