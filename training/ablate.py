@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from training.packages import INTERRUPTED, needed
+from training.packages import INTERRUPTED, needed, stop_on_sigterm
 
 with needed(__name__):
     import torch
@@ -173,6 +173,7 @@ def run_on_gpus(waiting: Sequence[Job], progress: Progress, gpus: Sequence[str],
     def ended(job: Job, code: int) -> None:
         progress.end(job, f"exit code {code}, see {output(job)}" if code else None)
 
+    stop_on_sigterm()
     spread(waiting, gpus, start, ended)
 
 

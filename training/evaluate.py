@@ -21,6 +21,7 @@ with needed(__name__):
     from training.arguments import page, positive, terminal, threads
     from training.data.holdout import only_cameras
     from training.data.reading import LAYOUTS, read
+    from training.loop.files import make_folder
     from training.printing import printing
     from training.retrieval.onnx_model import INPUT_LAYOUTS, MOST_SIDE, OnnxModel
     from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
@@ -68,8 +69,11 @@ def measure(options: argparse.Namespace) -> Evaluation:
         if options.flip or options.save or options.device or options.camera or any(_foreign(options).values()):
             raise ValueError(f"{path} holds ready embeddings: flip, save, camera and the model's options do not apply")
         return evaluate_embeddings(path, data, split=options.split, console=console, options=asked)
+    model = open_model(options)
+    if options.save is not None:
+        make_folder(options.save)  # before hours of embedding, not after
     return evaluate(
-        open_model(options),
+        model,
         data,
         split=options.split,
         batch=options.batch,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import get_args
 
-from training.packages import INTERRUPTED, needed
+from training.packages import INTERRUPTED, needed, stop_on_sigterm
 
 with needed(__name__):
     import numpy as np
@@ -31,7 +32,7 @@ with needed(__name__):
     from training.data.holdout import hold_out, stranger_pairs, without_cameras
     from training.data.images import read_crop
     from training.data.reading import LAYOUTS, read
-    from training.loop.files import make_folder
+    from training.loop.files import NotWritten, make_folder
     from training.loop.runlog import data_fingerprint
     from training.modelfile.graph import export_graph
     from training.modelfile.half import halve
@@ -121,12 +122,13 @@ def export(
     Raises:
         ValueError: a checkpoint without full-size epochs, or a picture that cannot be read.
         ExportError: the file's outputs are not PyTorch's.
+        NotWritten: the disk is full, or the folder cannot be written.
     """
     config = checkpoint.config
     model = load_checkpoint_model(checkpoint)
     part = TrainPart.of(checkpoint, data)
     make_folder(output.parent)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
+    with told(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
         written = write_checked(model, config, Path(folder), precision, data.query, part.learnt, console)
         metadata = describe(checkpoint, written, precision, name, licence_notice)
         write_metadata(written, metadata)
@@ -138,6 +140,15 @@ def export(
             evaluation = replace(evaluation, model=str(output), sha256=file_sha256(written))
         written.replace(output)
     return Exported(output, evaluation, part.curve())
+
+
+@contextmanager
+def told(output: Path) -> Iterator[None]:
+    """A failed write, which may name no file or a temporary one, is one of `output`."""
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(f"{output} could not be written ({error})") from error
 
 
 def write_checked(
@@ -200,7 +211,7 @@ def crops_of(samples: Sequence[Sample], config: Config) -> Crops:
 def find_output(checkpoint: Path, output: Path | None, precision: Precision) -> Path:
     """The file to write; raises ValueError where that is something else already."""
     path = output or checkpoint.with_name(f"model-{precision}.onnx")
-    if path.resolve() == checkpoint.resolve():
+    if os.path.realpath(path) == os.path.realpath(checkpoint):  # Path.resolve raises on links in a circle
         raise ValueError(f"--output {path} is the checkpoint itself: give the model file another name")
     if path.is_dir():
         raise ValueError(f"--output {path} is a folder: name the file to write in it, {path / 'model.onnx'} say")
@@ -227,11 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         with printing():
             print(exported.summary())
-    except OSError as error:
-        unnamed = error.strerror and not error.filename  # a full disk
-        print(f"error: {output}: {error.strerror}" if unnamed else f"error: {error}", file=sys.stderr)
-        return 2
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ExportError as error:
@@ -261,4 +268,5 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    stop_on_sigterm()
     sys.exit(main())

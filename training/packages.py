@@ -1,7 +1,8 @@
-"""Packages that a command needs and that may not be installed. Imports none of them itself."""
+"""How a command starts and is stopped, and packages that may not be installed. Imports none of them itself."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,11 @@ def needed(module: str) -> Iterator[None]:
             raise
         print("stopped", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
+
+
+def stop_on_sigterm() -> None:
+    """From here on SIGTERM ends the command as Ctrl-C does: its temporary files go, and the processes it started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def missing(error: ImportError) -> str:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.packages import INTERRUPTED, missing, needed
+from training.packages import INTERRUPTED, missing, needed, stop_on_sigterm
 
 with needed(__name__):
     import torch
@@ -88,6 +88,7 @@ def train(arguments: argparse.Namespace) -> None:
     if is_exported(trained, run):
         log.info("%s is complete: its model files and %s are of this checkpoint", run, runlog.RESULTS)
     else:
+        stop_on_sigterm()  # not before: torchrun ends its processes by it, and they may be waiting for each other
         export_all(trained, data, run, console)
 
 

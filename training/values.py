@@ -37,8 +37,10 @@ def parse_override(key: str, value: str) -> dict[str, Any]:
     """A setting given as text: a TOML value, or a bare word.
 
     Raises:
-        ConfigError: thousands of digits or of brackets.
+        ConfigError: several lines, or thousands of digits or of brackets.
     """
+    if "\n" in value:
+        raise ConfigError(f"--set {key} takes one line, not {shown(value)}: give --set once for each setting")
     try:
         return {key: tomllib.loads(f"value = {value}")["value"]}
     except tomllib.TOMLDecodeError:

@@ -267,11 +267,13 @@ def test_on_gpus_every_run_is_this_command_again(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[tuple[list[str], str]] = []
+    sigterm: list[str] = []
 
     class Finished:
         """A process that does at once, here, what it was started for."""
 
         def __init__(self, arguments: Sequence[str], gpu: str, output: Path) -> None:
+            assert sigterm == ["stops"]  # else it would leave the processes behind
             started.append((list(arguments), gpu))
             assert arguments[:3] == [sys.executable, "-m", "training.ablate"]
             assert output.parent == tmp_path
@@ -282,6 +284,7 @@ def test_on_gpus_every_run_is_this_command_again(
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(ablate, "launch", Finished)
+    monkeypatch.setattr(ablate, "stop_on_sigterm", lambda: sigterm.append("stops"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     once = command(drawn, tmp_path, "--table", "6", "--set", "epochs=1", "--gpus", "2")
     assert ablate.main(once) == 0

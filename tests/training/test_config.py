@@ -59,6 +59,7 @@ def test_overrides_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
         (f"epochs=1{'0' * 400}", "epochs is a number of too many digits: a number from 1 to"),
         (f"margin=1{'0' * 5000}", "--set margin takes a short value, not 1000"),
         (f"layers={'[' * 5000}", "--set layers takes a short value"),
+        ("epochs=2\nheight=64", "--set epochs takes one line, not .*: give --set once for each setting"),
         ("seed=-1", "from 0 to"),
         ("ema=1", "from 0 to 0.99999"),
         ("step_epochs=0", "from 1 to"),

@@ -47,6 +47,15 @@ def failing(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> 
     return printed.err
 
 
+def test_where_nothing_can_be_saved_nothing_is_embedded(
+    own_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(OnnxModel, "embed")
+    (tmp_path / "file").touch()
+    told = failing([own_file, "--data", folder, "--save", tmp_path / "file"], capsys)
+    assert f"error: {tmp_path / 'file'} cannot be a folder" in told
+
+
 def test_bad_input_is_said_in_a_sentence(
     own_file: Path, checkpoint_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ from training import export as command
 from training.data import market1501, synthetic
 from training.data.dataset import Dataset, Sample
 from training.data.holdout import hold_out
-from training.export import DEFAULT_PRECISIONS, export, main
+from training.export import DEFAULT_PRECISIONS, export, find_output, main
 from training.modelfile.graph import export_graph
 from training.modelfile.half import halve
 from training.modelfile.metadata import LICENCE_NOTICES
@@ -366,6 +366,12 @@ def test_the_checkpoint_is_not_replaced_by_its_model_file(
     assert stored.read_bytes() == weights
 
 
+def test_a_link_in_a_circle_is_a_name_like_any_other(stored: Path, tmp_path: Path) -> None:
+    circle = tmp_path / "model.onnx"
+    circle.symlink_to(circle)
+    assert find_output(stored, circle, "int8") == circle
+
+
 def test_a_folder_is_no_model_file(
     stored: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -381,9 +387,11 @@ def test_a_full_disk_names_the_file(
     def full(*_arguments: object, **_options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(command, "export", full)
+    monkeypatch.setattr(command, "export_graph", full)
+    path = stored.with_name("model-fp32.onnx")
     assert main([str(stored), "--data", str(drawn), "--precision", "fp32"]) == 2
-    assert capsys.readouterr().err == f"error: {stored.with_name('model-fp32.onnx')}: No space left on device\n"
+    assert capsys.readouterr().err == f"error: {path} could not be written ([Errno 28] No space left on device)\n"
+    assert not list(stored.parent.glob(".export-*"))
 
 
 def test_ctrl_c_is_one_sentence(

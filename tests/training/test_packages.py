@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from training.packages import needed
+from training.packages import needed, stop_on_sigterm
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,3 +61,13 @@ def test_a_fault_of_our_own_keeps_its_traceback() -> None:
 def test_who_imports_a_command_decides_itself() -> None:
     with pytest.raises(ImportError), needed("training.export"):
         raise ImportError("No module named 'onnx'", name="onnx")
+
+
+def test_sigterm_is_ctrl_c_where_that_is_asked_for() -> None:
+    earlier = signal.getsignal(signal.SIGTERM)
+    try:
+        stop_on_sigterm()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, earlier)

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -237,6 +238,28 @@ def test_only_the_first_process_draws_and_speaks(tmp_path: Path, monkeypatch: py
     for rank in range(2):
         find_data(arguments, build_config("smoke"), Processes(rank, 2))
         assert drawn == [tmp_path / "drawn"]
+
+
+def test_a_full_disk_or_sigterm_at_the_export_is_told(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def terminated(*_arguments: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    command = smoke_command(drawn, tmp_path / "run")
+    earlier = signal.getsignal(signal.SIGTERM)
+    try:
+        for fault, code in ((full, 1), (terminated, 130)):
+            monkeypatch.setattr(export, "export_graph", fault)
+            assert main(command) == code
+            assert not list((tmp_path / "run").glob(".export-*"))
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    path = tmp_path / "run" / "model-fp32.onnx"
+    assert f"stopped: {path} could not be written ([Errno 28] No space left on device)\n" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_exported_again(

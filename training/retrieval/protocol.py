@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.data.dataset import JUNK, UNKNOWN_CAMERA, DataError, Dataset, Sample, short_name
-from training.loop.files import make_folder
 from training.retrieval.camera_pairs import CameraPairs, camera_pairs
 from training.retrieval.embedded import Embedded, multi_query_embeddings
 from training.retrieval.embedding import Embeddings, Model, embed_samples
@@ -187,8 +186,6 @@ def evaluate(
     ranking = ranking_of(data, split)
     _check_options(options, ranking, data.name)
     several = ranking.multi_query if options.multi_query else ()
-    if save is not None:
-        make_folder(save)  # before hours of embedding, not after
     began = time.monotonic()
     with _progress(console) as bar:
         task = bar.add_task("embedding", total=len(ranking.query) + len(ranking.gallery) + len(several))

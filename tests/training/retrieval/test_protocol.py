@@ -65,16 +65,6 @@ def test_saved_embeddings_give_the_figures_again(own_file: Path, data: Dataset, 
     assert len(first.sha256) == 64
 
 
-def test_where_nothing_can_be_saved_nothing_is_embedded(data: Dataset, tmp_path: Path) -> None:
-    class Unused(OnnxModel):
-        def __init__(self) -> None:
-            """Opens nothing, and so cannot embed."""
-
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file cannot be a folder"):
-        evaluate(Unused(), data, save=tmp_path / "file")
-
-
 def test_embeddings_of_other_pictures_are_refused(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no readable \.npy"):
         evaluate_embeddings(tmp_path, data)
