@@ -7,7 +7,7 @@ they have what it needs and says what the others miss; names, with commas, choos
     accuracy      Figs. 6, 7   rank-1 while training and mAP of Table 3's models    run folders with eval_every
     losses        Fig. 8   the losses of every iteration                            run folders
     feature-maps  Fig. 9   the maps of each stage, for the first query              a checkpoint, --data
-    kernel        Fig. 10  one attention kernel, for the first query                a checkpoint, --data
+    kernel        Fig. 10  one attention kernel, at the most attended position      a checkpoint, --data
     attention     Fig. 11  attention over several people                            a checkpoint, --data
     ranked        queries and their ten nearest, right and wrong ones framed        a checkpoint, --data
     cmc           cumulative match characteristics of all models                    an ablation's runs, or --data
@@ -27,7 +27,8 @@ with needed(__name__):
     from rich.console import Console
 
     from training.data.reading import LAYOUTS, read
-    from training.figures.makers import MAKERS, Material, Missing
+    from training.figures.makers import MAKERS
+    from training.figures.material import Material, Missing
     from training.figures.runs import find_runs
     from training.figures.style import save
     from training.network.device import find_device
@@ -65,13 +66,13 @@ def visualize(options: argparse.Namespace, console: Console) -> set[str]:
     material = Material(runs, data, device, console)
     missing = set()
     for name in options.figures:
+        material.remarks.clear()  # of a figure that was not drawn
         try:
             for stem, figure in MAKERS[name](material):
                 paths = save(figure, output, stem)
                 console.print(f"{name}: {', '.join(str(path) for path in paths)}", soft_wrap=True)
             for remark in material.remarks:
                 console.print(f"{name}: {remark}", soft_wrap=True)
-            material.remarks.clear()
         except Missing as error:
             console.print(f"{name}: not drawn, it needs {error}", soft_wrap=True)
             missing.add(name)

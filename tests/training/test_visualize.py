@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.figures.reading_back import legend, points
+from tests.training.figures.reading_back import legend, points, title
 from training.config import Config, build_config
 from training.data.dataset import Dataset
 from training.figures import makers
-from training.figures.makers import MAKERS, Material, Missing, people_of, spread
+from training.figures.makers import MAKERS, people_of, spread
+from training.figures.material import Material, Missing
 from training.figures.runs import Run, find_runs
 from training.figures.variants import CROSS_ENTROPY, DUKE, MEASURES, NONE, OURS, SPATIAL, VARIANTS, Variant
 from training.network.model import ReIDNet
@@ -74,6 +75,33 @@ def test_one_checkpoint_is_enough_for_what_looks_into_it(
     )
     assert "accuracy: not drawn, it needs a run of Table 3 that was measured while it trained" in said
     assert "losses: not drawn, it needs a run's folder with steps.jsonl" in said
+    assert "feature-maps: of self-attention (self-attention, seed 0), epoch 4\n" in said
+    assert "" not in said.splitlines()  # bars are for terminals
+
+
+def test_a_remark_of_a_figure_that_was_not_drawn_is_not_anothers(
+    folders: dict[Variant, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(folders[variant]) for variant in (NONE, SPATIAL, OURS)]
+    assert main(["embeddings,accuracy", *runs, "--output", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "embeddings: not drawn, it needs --data" in said
+    assert "a part of the paper's" not in said
+
+
+def test_a_picture_says_which_network_and_which_query(folders: dict[Variant, Path], data: Dataset) -> None:
+    material = Material(find_runs([folders[OURS]]), data)
+    named = {name: title(next(MAKERS[name](material))[1]) for name in ("feature-maps", "kernel", "attention", "ranked")}
+    network = f"self-attention (self-attention, seed 0), epoch 4\nData: {data.name}, test part"
+    assert all(said.startswith(network) for said in named.values())
+    first = data.query[0]
+    query = f"query: {data.identity_name(first.identity)}, camera {data.camera_name(first.camera)}"
+    assert all(query in named[name] for name in ("feature-maps", "kernel"))
+    assert f"6 of {len(data.query)} queries" in named["ranked"]
+    _, seen = material.look(material.runs[0], [first])
+    most = int(seen.attention[0].sum(axis=0).argmax())
+    assert named["kernel"].endswith(f"; position {most} receives the most attention")
+    assert "t-SNE, perplexity" in title(next(MAKERS["embeddings"](material))[1])
 
 
 def test_what_a_part_of_an_ablation_lacks_is_said(

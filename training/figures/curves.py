@@ -15,6 +15,7 @@ from training.figures.style import MARKERS, PALETTE, new_figure, styled
 Series = NDArray[np.float64]
 
 CMC_RANKS = 20
+MARKED_RANKS = (1, 5, 10, 20)  # the tables' ranks
 SMOOTHED_OVER = 40  # the curve's length over the window of its running mean
 SUM = "sum"
 
@@ -31,17 +32,21 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Cmc:
-    """A model's cumulative match characteristic [K] and its mAP, in [0, 1]."""
+    """A model's cumulative match characteristic [seeds, K] and its mAP [seeds], in [0, 1]."""
 
     title: str
     cmc: Series
-    mAP: float
+    mAP: Series
 
 
 @styled
-def draw_accuracy(models: Sequence[Accuracy], data: str) -> Figure:
+def draw_accuracy(models: Sequence[Accuracy], data: str, queries: int | None = None) -> Figure:
     """Figs. 6 and 7: rank-1 over the epochs, and the mAP at the end, of each model; means over seeds, with their
-    sample deviation where there are several."""
+    sample deviation where there are several.
+
+    Args:
+        queries: how many were asked, where it is known.
+    """
     figure = new_figure(7.4, 3.2)
     curve, bars = figure.subplots(1, 2, width_ratios=(1.6, 1))
     for number, model in enumerate(models):
@@ -63,7 +68,7 @@ def draw_accuracy(models: Sequence[Accuracy], data: str) -> Figure:
     bars.set_xticks(range(len(models)), names)
     bars.grid(axis="x", visible=False)
     bars.margins(y=0.12)
-    figure.suptitle(f"Test part of {data}")
+    figure.suptitle(_measured_on(data, queries, [len(model.rank1) for model in models]))
     return figure
 
 
@@ -95,21 +100,27 @@ def draw_losses(panels: Mapping[str, Mapping[str, Series]], data: str) -> Figure
         every_axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         every_axes[0].yaxis.set_major_formatter("{x:g}")
         every_axes[0].yaxis.set_minor_formatter(NullFormatter())
-    figure.suptitle(f"Loss on {data}")
+    figure.suptitle(f"Data: {data}, training part. Loss of every iteration, faint, and its running mean")
     return figure
 
 
 @styled
-def draw_cmc(models: Sequence[Cmc], data: str) -> Figure:
-    """The share of queries with a match among the first k, k = 1 ... 20, of each model."""
+def draw_cmc(models: Sequence[Cmc], data: str, queries: int | None = None) -> Figure:
+    """The share of queries with a match among the first k, k = 1 ... 20, of each model; means over seeds, with their
+    sample deviation where there are several. `queries` as for `draw_accuracy`."""
     figure = new_figure(5.2, 3.6)
     axes = figure.subplots()
     for number, model in enumerate(models):
-        shown = 100 * model.cmc[:CMC_RANKS]
-        label = f"{model.title}: rank-1 {shown[0]:.1f}, mAP {100 * model.mAP:.1f}"
+        shown, deviation = _over_seeds(100 * model.cmc[:, :CMC_RANKS])
+        ranks = np.arange(1, len(shown) + 1)
+        label = f"{model.title}: rank-1 {shown[0]:.1f}, mAP {100 * model.mAP.mean():.1f}"
         colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
-        axes.plot(np.arange(1, len(shown) + 1), shown, color=colour, marker=marker, markersize=3.5, label=label)
-    axes.set(xlabel="rank k", ylabel="queries with a match among the first k (%)", title=f"Test part of {data}")
+        marked = [rank - 1 for rank in MARKED_RANKS if rank <= len(shown)]
+        axes.plot(ranks, shown, color=colour, marker=marker, markersize=5, markevery=marked, lw=1.2, label=label)
+        if deviation is not None:
+            axes.fill_between(ranks, shown - deviation, shown + deviation, color=colour, alpha=0.15, lw=0)
+    axes.set(xlabel="rank k", ylabel="queries with a match among the first k (%)")
+    axes.set_title(_measured_on(data, queries, [len(model.cmc) for model in models]), fontsize=9)
     axes.set_xticks([1, *range(5, CMC_RANKS + 1, 5)])
     axes.legend(loc="lower right")
     return figure
@@ -122,6 +133,16 @@ def running_mean(values: Series) -> Series:
     index = np.arange(len(values))
     low, high = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
     return np.asarray((sums[high] - sums[low]) / (high - low))
+
+
+def _measured_on(data: str, queries: int | None, seeds: Sequence[int]) -> str:
+    """A title that says what was asked, and over how many seeds of each model it is a mean."""
+    asked = f", {queries} queries" if queries is not None else ""
+    fewest, most = min(seeds), max(seeds)
+    if most == 1:
+        return f"Data: {data}, test part{asked}; one seed"
+    number = f"{most}" if fewest == most else f"{fewest} to {most}"
+    return f"Data: {data}, test part{asked}; {number} seeds, mean ± deviation"
 
 
 def _over_seeds(values: Series) -> tuple[Series, Series | None]:

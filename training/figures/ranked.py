@@ -28,10 +28,12 @@ class Hit:
 
 @dataclass(frozen=True)
 class RankedList:
-    """A query's title and picture [H, W, 3], and its answers, the nearest first, with their pictures."""
+    """A query's title and picture [H, W, 3], how many matches it has in the gallery, and its answers, the nearest
+    first, with their pictures."""
 
     title: str
     query: Picture
+    matches: int
     answers: tuple[tuple[Hit, Picture], ...]
 
 
@@ -46,8 +48,7 @@ def nearest(
         gallery: without junk.
         embeddings: of the gallery, unit length [G, D].
     """
-    same_person = np.array([sample.identity == query.identity for sample in gallery])
-    same_camera = np.array([sample.camera == query.camera != UNKNOWN_CAMERA for sample in gallery])
+    same_person, same_camera = _same(query, gallery)
     distances = np.linalg.norm(embeddings - embedding, axis=1) / 2
     distances[same_person & same_camera] = np.inf
     order = np.argsort(distances, kind="stable")[:TOP]
@@ -55,29 +56,46 @@ def nearest(
     return tuple(Hit(int(index), float(distances[index]), bool(same_person[index])) for index in kept)
 
 
+def count_matches(query: Sample, gallery: Sequence[Sample]) -> int:
+    """How many pictures of the gallery the protocol counts as right."""
+    same_person, same_camera = _same(query, gallery)
+    return int((same_person & ~same_camera).sum())
+
+
 @styled
-def draw_ranked(lists: Sequence[RankedList]) -> Figure:
-    """A row for each query: the query, then its answers with their distances; right ones in a solid green frame,
-    wrong ones in a dashed red one."""
-    figure = new_figure(0.75 * (TOP + 1) + 0.5, 1.62 * len(lists) + 0.5)
+def draw_ranked(lists: Sequence[RankedList], title: str) -> Figure:
+    """A row for each query: the query with its number of matches, then its answers with their distances; right ones
+    in a green frame with a tick, wrong ones in a red one with a cross."""
+    figure = new_figure(0.75 * (TOP + 1) + 0.5, 1.72 * len(lists) + 0.7)
     # The narrow column keeps the query apart from the answers.
     grid = figure.subplots(len(lists), TOP + 2, squeeze=False, width_ratios=[1, 0.12, *[1] * TOP])
     for axes in grid.flat:
         axes.set_axis_off()
     for row, ranked in zip(grid, lists, strict=True):
-        _show(row[0], ranked.query, ASKED, ranked.title)
+        matches = f"{ranked.matches} match{'' if ranked.matches == 1 else 'es'}"
+        _show(row[0], ranked.query, ASKED, f"{ranked.title}\n{matches}")
         for axes, (hit, picture) in zip(row[2:], ranked.answers, strict=False):
-            _show(axes, picture, RIGHT if hit.right else WRONG, f"{hit.distance:.2f}", dashed=not hit.right)
+            colour, mark = (RIGHT, "✓") if hit.right else (WRONG, "✗")
+            _show(axes, picture, colour, f"{mark} {hit.distance:.2f}")
+            axes.xaxis.label.set(color=colour, fontsize=8)
     grid[0, 0].set_title("query", fontsize=8)
     for rank, axes in enumerate(grid[0, 2:], start=1):
         axes.set_title(str(rank), fontsize=8)
-    figure.suptitle("Solid green: the same person. Dashed red: another. Below: distance in [0, 1].", fontsize=9)
+    legend = "✓ green: the same person.  ✗ red: another.  Below: distance in [0, 1]."
+    figure.suptitle(f"{title}\n{legend}", fontsize=9)
     return figure
 
 
-def _show(axes: Axes, picture: Picture, colour: str, label: str, dashed: bool = False) -> None:
+def _same(query: Sample, gallery: Sequence[Sample]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of each picture of the gallery [G]: whether it is the query's person, and of its camera."""
+    same_person = np.array([sample.identity == query.identity for sample in gallery], np.bool_)
+    same_camera = np.array([sample.camera == query.camera != UNKNOWN_CAMERA for sample in gallery], np.bool_)
+    return same_person, same_camera
+
+
+def _show(axes: Axes, picture: Picture, colour: str, label: str) -> None:
     axes.set_axis_on()
     as_picture(axes)
     axes.imshow(picture)
-    frame(axes, colour, dashed)
+    frame(axes, colour)
     axes.set_xlabel(label, fontsize=7, labelpad=3)

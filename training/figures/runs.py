@@ -20,13 +20,16 @@ ABLATION = "ablation.json"  # what was measured on a finished run of an ablation
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its folder (None for a checkpoint on its own), settings and data, and its checkpoint."""
+    """One training run: its folder (None for a checkpoint on its own), settings and data, its checkpoint; how many
+    queries its data have, and the epochs behind a checkpoint on its own, where that is known."""
 
     name: str
     config: Config
     data: str
     checkpoint: Path | None
     folder: Path | None
+    queries: int | None = None
+    epoch: int | None = None
 
     @property
     def variant(self) -> Variant | None:
@@ -34,9 +37,19 @@ class Run:
 
     @property
     def epochs_done(self) -> int:
-        """Epochs behind the checkpoint; of a checkpoint on its own, all."""
+        """Epochs behind the checkpoint; all, where neither a log nor the checkpoint tells."""
         lines = self.log()
-        return int(lines[-1].get("epoch", 0)) if lines else self.config.epochs
+        alone = self.config.epochs if self.epoch is None else self.epoch
+        return int(lines[-1].get("epoch", 0)) if lines else alone
+
+    @property
+    def described(self) -> str:
+        """Which network it is, in a line: an ablation's folder names model and seed, others have them added."""
+        seed, variant = self.config.seed, self.variant
+        if variant is not None and self.name == f"{variant.key}-seed{seed}":
+            return f"{self.name}, epoch {self.epochs_done}"
+        model = variant.title if variant is not None else f"attention={self.config.attention}"
+        return f"{self.name} ({model}, seed {seed}), epoch {self.epochs_done}"
 
     @property
     def shown(self) -> Path | None:
@@ -171,7 +184,8 @@ def _text(path: Path) -> str:
 def _runs_at(path: Path) -> list[Run]:
     if path.is_file():
         checkpoint = read_checkpoint(path)
-        return [Run(path.stem, checkpoint.config, checkpoint.data_name, path, None)]
+        name = path.resolve().parent.name if path.name == LATEST else path.stem
+        return [Run(name, checkpoint.config, checkpoint.data_name, path, None, epoch=checkpoint.state["epoch"])]
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if (path / RUN).is_file():
@@ -188,5 +202,14 @@ def _run_of(folder: Path) -> Run:
         config, data = Config.from_dict(told["config"]), str(told["data"]["name"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / RUN} does not describe a run: {error}") from error
+    query = told["data"].get("query")
+    queries = query.get("images") if isinstance(query, dict) else None
     checkpoint = folder / LATEST
-    return Run(folder.name, config, data, checkpoint if checkpoint.is_file() else None, folder)
+    return Run(
+        folder.name,
+        config,
+        data,
+        checkpoint if checkpoint.is_file() else None,
+        folder,
+        queries if isinstance(queries, int) else None,
+    )

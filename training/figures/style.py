@@ -21,6 +21,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 RIGHT, WRONG, ASKED = "#009E73", "#CC3311", "#444444"
 HEAT = "magma"  # of maps: perceptually even, and dark to light in grey too
+AROUND = "RdBu_r"  # of what lies below and above a middle: blue, white, red
 DPI = 200
 
 STYLE: dict[RcKeyType, Any] = {
@@ -71,10 +72,10 @@ def as_picture(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def frame(axes: Axes, colour: str, dashed: bool = False) -> None:
-    """A frame around a picture; a dashed one can be told apart without its colour."""
+def frame(axes: Axes, colour: str) -> None:
+    """A frame around a picture."""
     axes.spines[:].set_visible(True)
-    axes.spines[:].set(color=colour, linewidth=2.5, linestyle=(0, (2.2, 1.1)) if dashed else "solid")
+    axes.spines[:].set(color=colour, linewidth=2.5)
 
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 
@@ -17,3 +18,8 @@ def legend(axes: Axes) -> list[str]:
     found = axes.get_legend()
     assert found is not None
     return [text.get_text() for text in found.get_texts()]
+
+
+def title(figure: Figure) -> str:
+    """What stands above the whole figure."""
+    return figure.get_suptitle()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.training.figures.reading_back import legend, points
+from tests.training.figures.reading_back import legend, points, title
 from training.figures.curves import Accuracy, Cmc, draw_accuracy, draw_cmc, draw_losses, running_mean
 
 
@@ -26,6 +26,10 @@ def test_accuracy_shows_the_mean_over_seeds_and_the_last_map() -> None:
     assert [bar.get_height() for bar in bars.patches] == pytest.approx([30, 60])  # type: ignore[attr-defined]
     assert [text.get_text() for text in bars.texts] == ["30.0", "60.0"]
     assert legend(curve) == ["one", "two"]
+    assert title(draw_accuracy([one, two], "drawn", 36)) == (
+        "Data: drawn, test part, 36 queries; 1 to 2 seeds, mean ± deviation"
+    )
+    assert title(draw_accuracy([one], "drawn")) == "Data: drawn, test part; one seed"
 
 
 def test_losses_have_a_sum_where_there_are_several() -> None:
@@ -47,7 +51,21 @@ def test_zeros_have_no_logarithm() -> None:
 
 
 def test_cmc_goes_to_rank_20_in_percent() -> None:
-    (axes,) = draw_cmc([Cmc("ours", np.linspace(0.5, 1, 50), 0.4)], "drawn").get_axes()
+    cmc = np.linspace(0.5, 1, 50)[np.newaxis]
+    (axes,) = draw_cmc([Cmc("ours", cmc, np.array([0.4]))], "drawn", 36).get_axes()
     np.testing.assert_array_equal(points(axes, 0)[:, 0], np.arange(1, 21))
     assert points(axes, 0)[0, 1] == 50
     assert legend(axes)[0] == "ours: rank-1 50.0, mAP 40.0"
+    assert axes.get_title() == "Data: drawn, test part, 36 queries; one seed"
+    assert axes.get_lines()[0].get_markevery() == [0, 4, 9, 19]
+    assert len(axes.collections) == 0
+
+
+def test_cmc_is_a_mean_over_seeds_with_a_band() -> None:
+    seeds = Cmc("ours", np.array([[0.2, 0.4], [0.4, 0.8]]), np.array([0.1, 0.3]))
+    (axes,) = draw_cmc([seeds], "drawn").get_axes()
+    np.testing.assert_allclose(points(axes, 0), [[1, 30], [2, 60]])
+    assert legend(axes) == ["ours: rank-1 30.0, mAP 20.0"]
+    assert len(axes.collections) == 1
+    assert axes.get_lines()[0].get_markevery() == [0]
+    assert axes.get_title() == "Data: drawn, test part; 2 seeds, mean ± deviation"

@@ -36,6 +36,26 @@ def test_runs_are_found_in_folders_and_folders_of_folders(tmp_path: Path) -> Non
     assert all(run.checkpoint is None and run.data == "drawn" for run in runs)
 
 
+def test_a_run_is_described_by_model_seed_and_epoch(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "self-attention-seed1", seeded(BASE, 1))
+    (folder / "log.jsonl").write_text('{"epoch": 3}\n')
+    other = write_run(tmp_path / "night", TRIPLET.apply(BASE))
+    mixed = write_run(tmp_path / "mixed", Config.from_dict({**NONE.apply(BASE).to_dict(), "losses": "triplet"}))
+    assert [run.described for run in find_runs([folder, other, mixed])] == [
+        "self-attention-seed1, epoch 3",
+        f"night (triplet alone, seed {BASE.seed}), epoch {BASE.epochs}",
+        f"mixed (attention=none, seed {BASE.seed}), epoch {BASE.epochs}",
+    ]
+
+
+def test_a_run_tells_its_queries_where_it_knows_them(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", BASE)
+    assert find_runs([folder])[0].queries is None
+    told = {"config": BASE.to_dict(), "data": {"name": "drawn", "query": {"images": 36}}}
+    (folder / "run.json").write_text(json.dumps(told))
+    assert find_runs([folder])[0].queries == 36
+
+
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: no such file"):
         find_runs([tmp_path / "nowhere"])
