@@ -23,7 +23,8 @@ with needed(__name__):
     from training.data.reading import LAYOUTS, read
     from training.printing import printing
     from training.retrieval.onnx_model import INPUT_LAYOUTS, MOST_SIDE, OnnxModel
-    from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
+    from training.retrieval.protocol import Evaluation, Options, StoredModel, evaluate, evaluate_embeddings
+    from training.retrieval.ranking import Split
     from training.retrieval.report import camera_tables, table
     from training.retrieval.rerank import PAPER
 

@@ -25,7 +25,7 @@ from training.network.model import Embedder
 from training.network.stored import load_checkpoint_model, read_checkpoint
 from training.retrieval.embedding import Embeddings, embed_samples
 from training.retrieval.metrics import rank_metrics
-from training.retrieval.protocol import Ranking, ranking_of
+from training.retrieval.ranking import Ranking, ranking_of
 from training.retrieval.torch_model import NetworkModel
 
 IDENTITIES = 10  # in the scatter
