@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 JUNK = -1  # a detection that is no person, or a part of one: ignored by the protocol
@@ -42,6 +42,12 @@ class Dataset:
     # What one's own people and cameras are called, where that is not their number.
     identities: Mapping[int, str] = field(default_factory=dict)
     cameras: Mapping[int, str] = field(default_factory=dict)
+    divided: bool = False  # by the reader, into people to learn and people to test with: nobody told it
+
+    @property
+    def is_own(self) -> bool:
+        """Whether these are one's own pictures and no benchmark's."""
+        return bool(self.identities)
 
     def identity_name(self, identity: int) -> str:
         """What a person is called: as the benchmarks write it, where the data set has no name for it."""
@@ -50,6 +56,11 @@ class Dataset:
     def camera_name(self, camera: int) -> str:
         """What a camera is called."""
         return self.cameras.get(camera) or str(camera)
+
+
+def people(*parts: Iterable[Sample]) -> int:
+    """How many people are on the pictures; distractors and junk are none."""
+    return len({sample.identity for part in parts for sample in part} - {DISTRACTOR, JUNK})
 
 
 def short_name(name: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from rich import box
 from rich.table import Table
 
 from training.data.cuhk03 import CUHK03
-from training.data.dataset import DISTRACTOR, JUNK, UNKNOWN_CAMERA, Dataset, Sample
+from training.data.dataset import DISTRACTOR, JUNK, UNKNOWN_CAMERA, Dataset, people
 from training.data.dukemtmc import DUKEMTMC
 from training.data.market1501 import MARKET1501
 
@@ -42,7 +41,7 @@ def count(data: Dataset) -> Row:
     samples = (*data.train, *data.query, *data.gallery)
     return Row(
         len({sample.camera for sample in samples} - {UNKNOWN_CAMERA}),
-        *(number for part in (data.train, data.query, data.gallery) for number in (_people(part), len(part))),
+        *(number for part in (data.train, data.query, data.gallery) for number in (people(part), len(part))),
     )
 
 
@@ -71,13 +70,9 @@ def remarks(data: Dataset) -> list[str]:
     said = [
         (distractors, f"gallery: {distractors:,} images are distractors (identity 0000), which count as wrong"),
         (junk, f"gallery: {junk:,} images are junk (identity -1), which the protocol ignores"),
-        (strangers, f"gallery: {_people(strangers):,} people ({len(strangers):,} images) are no query's"),
+        (strangers, f"gallery: {people(strangers):,} people ({len(strangers):,} images) are no query's"),
         (data.left_out, f"train: {data.left_out:,} images of junk and distractors are left out"),
         (data.multi_query, f"multi-query: {len(data.multi_query):,} images"),
         (data.name == CUHK03["labeled"].name, "the paper's line for CUHK03 is the detected set's"),
     ]
     return [*(sentence for applies, sentence in said if applies), *data.notes]
-
-
-def _people(samples: Iterable[Sample]) -> int:
-    return len({sample.identity for sample in samples} - {DISTRACTOR, JUNK})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.training.data.drawing import write_pictures
 from training.data.dataset import DataError, Dataset
+from training.data.reading import read
 from training.retrieval.ranking import ranking_of
 
 
@@ -26,3 +30,25 @@ def test_a_training_part_without_a_gallery_is_refused(data: Dataset) -> None:
     lone = Dataset("lone", ranking_of(data, "train").query, data.query, data.gallery)
     with pytest.raises(DataError, match="there is no gallery"):
         ranking_of(lone, "train")
+
+
+def test_all_people_are_measured_as_if_they_were_test_people(tmp_path: Path) -> None:
+    """Those to learn ask and answer as they would if the table had them among the test people."""
+    shots = ("c1s1_01.jpg", "c1s1_02.jpg", "c2s1_03.jpg", "c2s1_04.jpg", "c3s1_05.jpg")
+    names = [f"{person}/0001_{shot}" for person in ("ann", "bob", "cyd", "dan", "eve", "fay") for shot in shots]
+    write_pictures(tmp_path, names)
+    data = read(tmp_path)
+    ranking = ranking_of(data, "all")
+    assert {sample.name for sample in (*ranking.query, *ranking.gallery)} == set(names)
+    assert sorted(sample.name for sample in ranking.query) == sorted(
+        name for name in names if name.endswith(("_01.jpg", "_03.jpg"))
+    )
+    assert set(ranking_of(data, "test").query) < set(ranking.query)
+
+
+def test_of_a_benchmark_too(data: Dataset) -> None:
+    ranking, test = ranking_of(data, "all"), ranking_of(data, "test")
+    assert len(ranking.query) + len(ranking.gallery) == len(test.query) + len(test.gallery) + len(data.train)
+    assert ranking.query[-len(test.query) :] == test.query
+    assert ranking.gallery[-len(test.gallery) :] == test.gallery
+    assert not ranking.multi_query
