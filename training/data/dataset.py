@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 JUNK = -1  # a detection that is no person, or a part of one: ignored by the protocol
 DISTRACTOR = 0  # a person who is no query: counts as a wrong answer
@@ -26,6 +27,7 @@ class Sample:
     camera: int
     size: int
     read: Callable[[], bytes]
+    path: Path | None = None  # the file, of one's own pictures
 
 
 @dataclass(frozen=True)

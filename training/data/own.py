@@ -31,7 +31,8 @@ class Picture:
     camera: int
 
     def sample(self, numbers: Mapping[str, int]) -> Sample:
-        return Sample(self.name, numbers[self.identity], self.camera, self.path.stat().st_size, self.path.read_bytes)
+        size = self.path.stat().st_size
+        return Sample(self.name, numbers[self.identity], self.camera, size, self.path.read_bytes, self.path)
 
 
 Seen = TypeVar("Seen", Picture, Sample)

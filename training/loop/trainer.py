@@ -86,8 +86,8 @@ class Trainer:
         if config.compile and self.processes.size > 1:
             log.warning("compile=true with several processes is untried: leave it out where the run fails")
         check_fit(config, data.train, self.processes.size)
-        if warning := doubt(config.calibration_identities):
-            log.warning(warning)
+        if doubted := doubt(config.calibration_identities):
+            log.warning(doubted)
         kept = data.train
         if config.calibration_identities:
             kept, _ = hold_out(data.train, config.calibration_identities, config.seed)
