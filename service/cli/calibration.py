@@ -37,7 +37,8 @@ def labelled_pictures(paths: Sequence[Path]) -> list[tuple[Callable[[], bytes], 
     labelled = [item for item in items if item.identity is not None]
     new = [item for item in labelled if item.split != "train"]
     if len(new) < len(labelled):
-        say(f"left out: {count(len(labelled) - len(new), 'crop')} of the training part, which would flatter the model")
+        learnt = count(len(labelled) - len(new), "crop")
+        say(f"left out: {learnt} of the training part; a model that learnt from them knows them too well")
     else:
         say(TAKEN_AS_NEW)
     return [(_reader(item), item.identity, item.camera) for item in new if item.identity is not None]

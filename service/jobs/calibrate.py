@@ -111,8 +111,8 @@ def _warnings(
 ) -> Iterable[str]:
     if found is not None and found < MOST_MATCHES:
         yield (
-            f"at a rate of {rate:.1e} the model misses most matches, {100 * (1 - found):.1f} % of the pairs of one "
-            "person: allow more false matches (--false-match-rate), or train a model on such crops"
+            f"this distance misses most matches, {100 * (1 - found):.1f} % of the pairs of one person: allow more "
+            "false matches (--false-match-rate), or train a model on such crops"
         )
     if identities < FEW_IDENTITIES:
         yield f"only {identities} identities: name at least {FEW_IDENTITIES} people before you rely on this"

@@ -19,7 +19,7 @@ def advice(evaluation: Evaluation, data: Dataset, path: Path) -> list[str]:
     """
     if not data.is_own:
         return []
-    return [*_measured(evaluation, data), _next(evaluation, path)]
+    return [*_measured(evaluation, data), _next(evaluation, data, path)]
 
 
 def _measured(evaluation: Evaluation, data: Dataset) -> list[str]:
@@ -40,11 +40,14 @@ def _measured(evaluation: Evaluation, data: Dataset) -> list[str]:
     return said
 
 
-def _next(evaluation: Evaluation, path: Path) -> str:
+def _next(evaluation: Evaluation, data: Dataset, path: Path) -> str:
     steps = []
     if evaluation.cameras and not evaluation.camera_pairs:
         steps.append("--camera-pairs shows which cameras do not go together")
     file = shlex.quote(evaluation.model) if evaluation.model.endswith(".onnx") else "EXPORTED.onnx"
-    steps.append(f"`resight calibrate {shlex.quote(str(path))} --model {file}` measures the distance of a match")
+    calibrate = f"`resight calibrate {shlex.quote(str(path))} --model {file}` measures the distance of a match"
+    if data.divided and evaluation.split != "all":
+        calibrate += " (of a model that learnt from these people: on the file of `python -m training.data --list`)"
+    steps.append(calibrate)
     steps.append("docs/training.md tells how to train on pictures like these")
     return f"next: {'; '.join(steps)}"

@@ -39,8 +39,8 @@ def camera_tables(evaluation: Evaluation) -> list[Table]:
         return []
     tables = []
     for figure, values in (("rank-1", pairs.rank1), ("mAP", pairs.mAP)):
-        title = f"{figure} by cameras, queries down and gallery across (in brackets: queries with a match there)"
-        shown = Table(title=title)
+        title = f"{figure} by cameras, queries down and gallery across"
+        shown = Table(title=title, caption="in brackets: queries that have a match there")
         shown.add_column("")
         for camera in pairs.gallery_cameras:
             shown.add_column(_camera(camera, names), justify="right")

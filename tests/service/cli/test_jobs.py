@@ -156,7 +156,7 @@ def test_calibrate(settings: Settings, tmp_path: Path) -> None:
     )
     new = resight("calibrate", told, "--model", settings.model, "--device", "cpu", "--false-match-rate", "0.05")
     assert new.stdout.splitlines()[2].startswith("on 20 crops of 10 people: ")
-    assert "left out: 4 crops of the training part, which would flatter the model" in new.stderr
+    assert "left out: 4 crops of the training part; a model that learnt from them knows" in new.stderr
     assert "taken as new" not in new.stderr
     few = resight("calibrate", "--gallery", settings.gallery, tmp_path / "nowhere", code=2)
     assert few.stderr.endswith("does not exist.\n")

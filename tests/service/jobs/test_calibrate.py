@@ -142,7 +142,7 @@ def test_a_distance_that_misses_most_matches_is_no_success() -> None:
     assert found.found < 0.5
     assert found.misses_most
     share = f"{100 * (1 - found.found):.1f} % of the pairs of one person"
-    assert found.warnings[0].startswith(f"at a rate of 1.0e-03 the model misses most matches, {share}: allow more")
+    assert found.warnings[0].startswith(f"this distance misses most matches, {share}: allow more false matches")
     clear = calibrate(Sample(people(np.random.default_rng(8), count=60, crops=5), candidates=60), 0.05)
     assert not clear.misses_most
     assert not any("misses" in warning for warning in clear.warnings)

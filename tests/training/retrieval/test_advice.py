@@ -26,12 +26,15 @@ def test_how_many_were_measured_and_what_to_do_next() -> None:
     assert few.startswith("among 2 people there are few to be taken for another")
     assert further == (
         "next: --camera-pairs shows which cameras do not go together; `resight calibrate 'my crops' --model own.onnx` "
-        "measures the distance of a match; docs/training.md tells how to train on pictures like these"
+        "measures the distance of a match (of a model that learnt from these people: on the file of `python -m "
+        "training.data --list`); docs/training.md tells how to train on pictures like these"
     )
 
 
 def test_a_division_that_was_told_is_no_half() -> None:
-    assert "measured: the others are there to be learnt" in advice(evaluation(), replace(OWN, divided=False), FOLDER)[0]
+    measured, _, further = advice(evaluation(), replace(OWN, divided=False), FOLDER)
+    assert "measured: the others are there to be learnt" in measured
+    assert "--list" not in further
 
 
 def test_what_was_done_is_not_proposed() -> None:
