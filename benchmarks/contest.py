@@ -25,7 +25,7 @@ from training.data.dataset import DataError
 from training.data.reading import read
 from training.retrieval.embedded import Embedded
 from training.retrieval.metrics import LabelledPair
-from training.retrieval.protocol import ranking_of
+from training.retrieval.ranking import ranking_of
 
 Figures = tuple[float, float]  # rank-1 and mAP
 CAMERAS = 6

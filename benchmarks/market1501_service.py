@@ -23,7 +23,7 @@ from service.client import DEFAULT_URL, Resight, ResightError
 from training.data import market1501
 from training.data.dataset import DataError, Sample
 from training.retrieval.metrics import rank_metrics
-from training.retrieval.protocol import ranking_of
+from training.retrieval.ranking import ranking_of
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -19,12 +19,15 @@ from training.packages import INTERRUPTED, missing, needed
 
 with needed(__name__):
     from training.arguments import page, positive, terminal, threads
+    from training.data.dataset import Dataset
     from training.data.holdout import only_cameras
     from training.data.reading import LAYOUTS, read
     from training.loop.files import make_folder
     from training.printing import printing
+    from training.retrieval.advice import advice
     from training.retrieval.onnx_model import INPUT_LAYOUTS, MOST_SIDE, OnnxModel
-    from training.retrieval.protocol import Evaluation, Options, Split, StoredModel, evaluate, evaluate_embeddings
+    from training.retrieval.protocol import Evaluation, Options, StoredModel, evaluate, evaluate_embeddings
+    from training.retrieval.ranking import Split
     from training.retrieval.report import camera_tables, table
     from training.retrieval.rerank import PAPER
 
@@ -33,12 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 measured, 2 bad input, 130 interrupted."""
     options = parse(argv)
     try:
-        evaluation = measure(options)
+        evaluation, remarks = measure(options)
         with printing():
-            if options.json:
-                print(json.dumps(evaluation.as_dict(), indent=2))
-            else:
-                page().print(table(evaluation), *camera_tables(evaluation))
+            show(evaluation, remarks, options.json)
     except ImportError as error:  # of a checkpoint, which needs torch
         print(f"error: {missing(error)}", file=sys.stderr)
         return 2
@@ -51,14 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(options: argparse.Namespace) -> Evaluation:
-    """Evaluate what was named, as it was asked."""
-    path: Path = options.model
-    console = terminal()
-    data = read(options.data, options.layout, ignore_cameras=options.ignore_cameras)
-    data = only_cameras(data, options.camera)
+def show(evaluation: Evaluation, remarks: Sequence[str], as_json: bool) -> None:
+    """Tables with the remarks below them, or a JSON object with the remarks on the error stream."""
+    if as_json:
+        print(json.dumps(evaluation.as_dict(), indent=2))
+    else:
+        page().print(table(evaluation), *camera_tables(evaluation))
+    for remark in remarks:
+        print(remark, file=sys.stderr if as_json else sys.stdout)
+
+
+def measure(options: argparse.Namespace) -> tuple[Evaluation, list[str]]:
+    """Evaluate what was named, as it was asked; and what is to be known of the figures."""
+    data = only_cameras(read(options.data, options.layout, ignore_cameras=options.ignore_cameras), options.camera)
     for note in data.notes:
         print(f"note: {note}", file=sys.stderr)
+    evaluation = measure_on(data, options)
+    return evaluation, advice(evaluation, data, options.data)
+
+
+def measure_on(data: Dataset, options: argparse.Namespace) -> Evaluation:
+    """Evaluate the model or the embeddings that were named."""
+    path: Path = options.model
+    console = terminal()
     asked = Options(
         rerank=PAPER if options.rerank else None,
         single_gallery_shot=options.single_gallery_shot,
@@ -118,7 +133,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="data set: a folder, with folders or zips in it, or a CSV file",
     )
     parser.add_argument("--layout", choices=LAYOUTS, help="how it is laid out (default: found out by looking)")
-    parser.add_argument("--split", choices=get_args(Split), default="test")
+    parser.add_argument(
+        "--split",
+        choices=get_args(Split),
+        default="test",
+        help="the people to measure on: of the test part (default), of the training part, or all, for a model that "
+        "learnt from none of them",
+    )
     parser.add_argument("--batch", type=positive, default=16, metavar="N")
     parser.add_argument("--threads", type=threads, default=0, metavar="N", help="0: as many as cores (default)")
     parser.add_argument("--device", help="for a checkpoint: cpu (default), cuda or cuda:N")

@@ -28,7 +28,7 @@ with needed(__name__):
 
     from training.arguments import add_excluded_cameras, path, terminal
     from training.config import Config
-    from training.data.dataset import Dataset, Sample
+    from training.data.dataset import Dataset, Sample, people
     from training.data.holdout import hold_out, stranger_pairs, without_cameras
     from training.data.images import read_crop
     from training.data.reading import LAYOUTS, read
@@ -42,7 +42,7 @@ with needed(__name__):
     from training.network.model import Embedder
     from training.network.stored import Checkpoint, load_checkpoint_model, read_checkpoint
     from training.printing import printing
-    from training.retrieval.calibration import FEWEST_PAIRS, impostor_curve
+    from training.retrieval.calibration import FEWEST_PAIRS, doubt, impostor_curve
     from training.retrieval.embedding import embed_samples
     from training.retrieval.onnx_model import OnnxModel
     from training.retrieval.protocol import Evaluation, evaluate, file_sha256
@@ -67,7 +67,7 @@ class TrainPart:
         if not config.calibration_identities:
             reason = "no identities were held out of training (--set calibration_identities=N holds N out of a run)"
             return cls(data.train, (), reason)
-        if data_fingerprint(data)["sha256"] != checkpoint.state["data"]["sha256"]:
+        if not is_trained_on(checkpoint, data):
             return cls(data.train, (), f"the held-out identities are of {checkpoint.data_name}, not of this data")
         learnt, held_out = hold_out(data.train, config.calibration_identities, config.seed)
         if stranger_pairs(held_out) < FEWEST_PAIRS:
@@ -78,8 +78,7 @@ class TrainPart:
         """What the impostor-distance curve is measured on, or why there is none."""
         if self.reason:
             return f"no impostor-distance curve: {self.reason}; {VERDICTLESS}"
-        people = len({sample.identity for sample in self.held_out})
-        return f"impostor-distance curve of {people} held-out identities"
+        return f"impostor-distance curve of {people(self.held_out)} held-out identities"
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,7 @@ class Exported:
     path: Path
     evaluation: Evaluation | None
     curve: str  # of impostor distances: what it was measured on, or why there is none
+    warnings: tuple[str, ...] = ()  # what speaks against the file, a sentence each
 
     def summary(self) -> str:
         size = f"{self.path}: {self.path.stat().st_size / 1e6:.1f} MB"
@@ -139,7 +139,24 @@ def export(
         if evaluation:
             evaluation = replace(evaluation, model=str(output), sha256=file_sha256(written))
         written.replace(output)
-    return Exported(output, evaluation, part.curve())
+    doubts = (doubt(people(part.held_out)), foreign_calibration(checkpoint, data) if precision == "int8" else None)
+    return Exported(output, evaluation, part.curve(), tuple(filter(None, doubts)))
+
+
+def is_trained_on(checkpoint: Checkpoint, data: Dataset) -> bool:
+    """Whether the run learnt from this training part."""
+    return bool(data_fingerprint(data)["sha256"] == checkpoint.state["data"]["sha256"])
+
+
+def foreign_calibration(checkpoint: Checkpoint, data: Dataset) -> str | None:
+    """What is to be said of int8 calibrated on this data; None where the run learnt from it."""
+    if is_trained_on(checkpoint, data):
+        return None
+    return (
+        f"int8 is calibrated on training pictures of {data.name}, which are not those that the run learnt from "
+        f"({checkpoint.data_name}): its figures may suffer; give the --data, --exclude-camera and --ignore-cameras of "
+        "the training"
+    )
 
 
 @contextmanager
@@ -238,6 +255,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         with printing():
             print(exported.summary())
+        for warning in exported.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

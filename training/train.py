@@ -185,6 +185,8 @@ def load_exporter() -> Exporter:
             except ExportError as error:
                 raise Refused(f"{error}; the checkpoint is {trained}") from error
             log.info(exported.summary())
+            for warning in exported.warnings:
+                log.warning("warning: %s", warning)
             if exported.evaluation is not None:
                 page().print(table(exported.evaluation))
                 results.append({"precision": precision, **exported.evaluation.as_dict()})

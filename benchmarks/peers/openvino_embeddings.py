@@ -23,7 +23,7 @@ from training.data.reading import read
 from training.retrieval.embedded import Embedded
 from training.retrieval.embedding import Embeddings, embed_samples
 from training.retrieval.onnx_model import INPUT_LAYOUTS, ModelError, fixed_sizes
-from training.retrieval.protocol import ranking_of
+from training.retrieval.ranking import ranking_of
 
 ZOO = "nchw-float-bgr-255"  # what the models of OpenVINO's zoo take
 

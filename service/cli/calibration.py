@@ -6,16 +6,24 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.cli.items import Item, SourceError
+from service.cli.items import Item, SourceError, count
 from service.cli.messages import say, stop
 from service.cli.sources import open_sources
 
 if TYPE_CHECKING:
     from service.jobs.calibrate import Calibration
 
+TAKEN_AS_NEW = (
+    "all people are taken as new to the model: those that it learnt from would flatter it; a column split of train, "
+    "query and gallery leaves them out"
+)
+
 
 def labelled_pictures(paths: Sequence[Path]) -> list[tuple[Callable[[], bytes], str, str | None]]:
-    """The crops at `paths` that have an identity: how to read each, who it is, which camera. Folders and CSVs only."""
+    """The crops at `paths` that have an identity: how to read each, who it is, which camera. Folders and CSVs only.
+
+    Those of a training part are left out: a model knows whom it learnt from better than anybody else.
+    """
     zips = [path for path in paths if path.suffix.lower() == ".zip"]
     if zips:
         stop(f"{zips[0]}: unpack the zip and name the folder.")
@@ -26,7 +34,14 @@ def labelled_pictures(paths: Sequence[Path]) -> list[tuple[Callable[[], bytes], 
             items = [item for source in sources for item in source.items]
     except SourceError as error:
         stop(f"{error}.")
-    return [(_reader(item), item.identity, item.camera) for item in items if item.identity is not None]
+    labelled = [item for item in items if item.identity is not None]
+    new = [item for item in labelled if item.split != "train"]
+    if len(new) < len(labelled):
+        learnt = count(len(labelled) - len(new), "crop")
+        say(f"left out: {learnt} of the training part; a model that learnt from them knows them too well")
+    else:
+        say(TAKEN_AS_NEW)
+    return [(_reader(item), item.identity, item.camera) for item in new if item.identity is not None]
 
 
 def _reader(item: Item) -> Callable[[], bytes]:
@@ -55,6 +70,7 @@ def calibration_lines(found: Calibration) -> Iterator[str]:
     if found.model is not None:
         yield f"embedded by the model {found.model.name} (sha256 {found.model.sha256[:12]}…)"
     if found.found is not None:
-        yield f"{100 * found.found:.1f} % of the pairs of one person lie under it"
+        only = "only " if found.misses_most else ""
+        yield f"{only}{100 * found.found:.1f} % of the pairs of one person lie under it"
     for warning in found.warnings:
         yield f"warning: {warning}"

@@ -43,6 +43,7 @@ class Item:
     camera: str | None = None
     captured_at: str | None = None
     track: str | None = None
+    split: str | None = None  # train, query or gallery, where that is told; nothing is enrolled of it
 
     def read(self) -> bytes:
         """The file's bytes, undecoded. Raises SourceError when it is too large or cannot be read."""

@@ -13,12 +13,12 @@ from pathlib import Path, PurePosixPath
 
 from service.cli.files import IMAGE_SUFFIXES, File, file_on_disk, is_image, list_zip, readable, to_item, walk
 from service.cli.items import Item, Layout, Source, SourceError
-from service.cli.tables import read_table
+from service.cli.tables import SPLITS, read_table
 from service.marketnames import read_camera, read_market_name
 
+TRAIN_PART = "bounding_box_train"
 # Folders that hold crops of many people, not those of one: Market-1501's parts, and what one's own are divided into.
-PARTS = frozenset({"bounding_box_train", "bounding_box_test", "query", "gt_bbox"})
-SPLITS = frozenset({"train", "query", "gallery"})
+PARTS = frozenset({TRAIN_PART, "bounding_box_test", "query", "gt_bbox"})
 
 
 @contextmanager
@@ -100,7 +100,12 @@ def _label(name: str, files: Sequence[File], layout: Layout, identity: str | Non
             if identity:
                 raise SourceError(f"in {name} the folders say the identity; --layout files ignores them")
             items = [
-                replace(to_item(file), identity=_person(file.path), camera=read_camera(file.path.name) or camera)
+                replace(
+                    to_item(file),
+                    identity=_person(file.path),
+                    camera=read_camera(file.path.name) or camera,
+                    split=_split(file.path),
+                )
                 for file in images
             ]
             return Source(name, layout, tuple(items), passed_over=others)
@@ -155,13 +160,17 @@ def _label_by_market_name(name: str, images: Sequence[File], others: tuple[str, 
         else:
             distractors += said.distractor
             item = replace(to_item(file), name=readable(file.path.name))
-            items.append(replace(item, identity=said.identity, camera=said.camera))
+            split = "train" if file.path.parts[0] == TRAIN_PART else None
+            items.append(replace(item, identity=said.identity, camera=said.camera, split=split))
     return Source(name, Layout.MARKET1501, tuple(items), junk, distractors, (*others, *strangers))
 
 
 def _person(path: PurePosixPath) -> str | None:
     """The folder that is named after the person: the first, below train, query or gallery where there are such."""
-    folders = path.parts[:-1]
-    if len(folders) > 1 and folders[0] in SPLITS:
-        folders = folders[1:]
+    folders = path.parts[1:-1] if _split(path) else path.parts[:-1]
     return readable(folders[0]) if folders else None
+
+
+def _split(path: PurePosixPath) -> str | None:
+    """Which of train, query and gallery a person's folder lies in, where there are such."""
+    return path.parts[0] if len(path.parts) > 2 and path.parts[0] in SPLITS else None

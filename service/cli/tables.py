@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from service.cli.files import file_on_disk
 from service.cli.items import Item, Layout, Source, SourceError
 
-CSV_COLUMNS = ("path", "identity", "camera", "captured_at", "track")
+CSV_COLUMNS = ("path", "identity", "camera", "captured_at", "track", "split")
+SPLITS = ("train", "query", "gallery")
 
 
 def read_table(table: Path, identity: str | None, camera: str | None, *, growing: bool = False) -> Source:
@@ -35,6 +36,8 @@ def read_table(table: Path, identity: str | None, camera: str | None, *, growing
         for row in rows:
             if None in row or not row["path"]:
                 raise SourceError(f"{table}, line {rows.line_num}: no path, or more fields than columns")
+            if (split := row.get("split")) and split not in SPLITS:
+                raise SourceError(f"{table}, line {rows.line_num}: split is {split!r}, not one of {', '.join(SPLITS)}")
             items.append(_row_item(table.parent, row, identity, camera))
     except csv.Error as error:
         raise SourceError(f"{table}, line {rows.line_num}: {error}") from error
@@ -52,4 +55,5 @@ def _row_item(folder: Path, row: dict[str, str | None], identity: str | None, ca
         camera=row.get("camera") or camera,
         captured_at=row.get("captured_at") or None,
         track=row.get("track") or None,
+        split=row.get("split") or None,
     )

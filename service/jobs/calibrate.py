@@ -27,6 +27,7 @@ from service.jobs.manifest import Model
 MOST_CROPS = 10_000  # compared with each other: five seconds at D = 2048 on one core
 FEWEST_IDENTITIES, FEWEST_PAIRS = 5, 100  # below, there is no figure
 FEW_IDENTITIES = 30  # below, there is a warning
+MOST_MATCHES = 0.5  # share of the pairs of one person: below, most matches are missed
 CHUNK = 256
 
 
@@ -62,6 +63,11 @@ class Calibration:
     model: Model | None
     warnings: tuple[str, ...]
 
+    @property
+    def misses_most(self) -> bool:
+        """Whether most pairs of one person lie beyond the distance."""
+        return self.found is not None and self.found < MOST_MATCHES
+
 
 def calibrate(sample: Sample, false_match_rate: float | None = None) -> Calibration:
     """The distance under which a share `false_match_rate` of the pairs of different people lies.
@@ -82,6 +88,7 @@ def calibrate(sample: Sample, false_match_rate: float | None = None) -> Calibrat
     across = bool(pairs.across_cameras.any())
     same = pairs.across_cameras if across else pairs.same
     distance = int(measured.distance * 1e4) / 1e4  # rounded to the strict side
+    found = share_below(same, distance)
     return Calibration(
         match_distance=distance,
         low=round(measured.low, 4),
@@ -93,13 +100,20 @@ def calibrate(sample: Sample, false_match_rate: float | None = None) -> Calibrat
         stranger_pairs=int(pairs.strangers.sum()),
         same_pairs=int(same.sum()),
         across_cameras=across,
-        found=share_below(same, distance),
+        found=found,
         model=sample.model,
-        warnings=tuple(_warnings(sample, identities, pairs, rate, measured.extrapolated)),
+        warnings=tuple(_warnings(sample, identities, pairs, rate, measured.extrapolated, found)),
     )
 
 
-def _warnings(sample: Sample, identities: int, pairs: Pairs, rate: float, extrapolated: bool) -> Iterable[str]:
+def _warnings(
+    sample: Sample, identities: int, pairs: Pairs, rate: float, extrapolated: bool, found: float | None
+) -> Iterable[str]:
+    if found is not None and found < MOST_MATCHES:
+        yield (
+            f"this distance misses most matches, {100 * (1 - found):.1f} % of the pairs of one person: allow more "
+            "false matches (--false-match-rate), or train a model on such crops"
+        )
     if identities < FEW_IDENTITIES:
         yield f"only {identities} identities: name at least {FEW_IDENTITIES} people before you rely on this"
     if extrapolated:

@@ -23,7 +23,7 @@ from benchmarks.contest import (
 from training.data import synthetic
 from training.data.reading import read
 from training.retrieval.embedded import Embedded
-from training.retrieval.protocol import ranking_of
+from training.retrieval.ranking import ranking_of
 
 
 @pytest.mark.parametrize("contenders", [ranking.CONTENDERS, reranking.CONTENDERS], ids=["ranking", "reranking"])

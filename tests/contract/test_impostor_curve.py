@@ -11,8 +11,9 @@ from numpy.random import default_rng
 
 from service.gallery.ranking import ImpostorCurve
 from service.inference.model import read_model
+from service.jobs.calibrate import FEW_IDENTITIES
 from tests.tiny_model import write_tiny_model
-from training.retrieval.calibration import impostor_curve
+from training.retrieval.calibration import FEW_PEOPLE, impostor_curve
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.0], ids=["people", "axes"])
@@ -30,3 +31,7 @@ def test_a_measured_curve_is_read_and_used(people: int, spread: float, tmp_path:
     distances = [curve.distance_at(rate) for rate in (1.0, 1e-1, 3e-3, 1e-5, 1e-7)]
     assert distances == sorted(distances, reverse=True)
     assert distances[1] == written["distance"][0]
+
+
+def test_both_halves_doubt_as_few_people() -> None:
+    assert FEW_PEOPLE == FEW_IDENTITIES

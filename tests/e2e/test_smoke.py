@@ -18,7 +18,8 @@ from training.data import market1501
 from training.loop.trainer import COLLAPSED
 from training.retrieval.metrics import rank_metrics
 from training.retrieval.onnx_model import OnnxModel
-from training.retrieval.protocol import Evaluation, evaluate, ranking_of
+from training.retrieval.protocol import Evaluation, evaluate
+from training.retrieval.ranking import ranking_of
 
 
 @pytest.fixture(scope="module")

@@ -135,6 +135,23 @@ def test_the_data_sets_notes_are_printed_beside(
     json.loads(printed.out)
 
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "crops"
+
+
+def test_figures_on_ones_own_pictures_come_with_what_to_know_of_them(
+    own_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(own_file), "--data", str(EXAMPLES)]) == 0
+    printed = capsys.readouterr().out
+    assert "of 8 people were measured" in printed
+    assert f"next: --camera-pairs shows which cameras do not go together; `resight calibrate {EXAMPLES}" in printed
+    assert main([str(own_file), "--data", str(EXAMPLES), "--split", "all", "--json"]) == 0
+    found = capsys.readouterr()
+    figures = json.loads(found.out)
+    assert (figures["split"], figures["queries"], figures["gallery"]) == ("all", 8, 16)
+    assert "among 8 people" in found.err
+
+
 def test_cameras_may_be_ignored(own_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(own_file), "--data", str(folder), "--ignore-cameras", "--json"]) == 0
     assert "cameras unknown" in json.loads(capsys.readouterr().out)["protocol"]

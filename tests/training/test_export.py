@@ -269,6 +269,16 @@ def test_other_data_give_no_curve(checkpoint: Checkpoint, data: Dataset, tmp_pat
     exported = export(checkpoint, other, tmp_path / "m.onnx", "fp32", measure=False)
     assert curve_of(exported.path) is None
     assert f"the held-out identities are of {data.name}, not of this data" in exported.summary()
+    assert exported.warnings == ()  # fp32 is not calibrated
+
+
+def test_int8_calibrated_on_other_pictures_than_were_learnt_is_warned_of(
+    stored: Path, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic.draw_market1501(tmp_path / "other", train_identities=16, test_identities=4, cameras=2, shots=2, seed=1)
+    assert main([str(stored), "--data", str(tmp_path / "other"), "--no-evaluation"]) == 0
+    told = f"are not those that the run learnt from ({data.name}): its figures may suffer; give the --data, "
+    assert told in capsys.readouterr().err
 
 
 def test_too_few_strangers_give_no_curve(checkpoint: Checkpoint, data: Dataset, tmp_path: Path) -> None:
@@ -329,9 +339,13 @@ def test_the_command_writes_beside_the_checkpoint(
     path = stored.with_name("model-fp16.onnx")
     info = read_model(path).info
     assert (info.precision, info.protocol, info.metrics) == ("fp16", "not evaluated", None)
-    printed = capsys.readouterr().out
-    assert f"{path}: {path.stat().st_size / 1e6:.1f} MB" in printed
-    assert "impostor-distance curve of 5 held-out identities" in printed
+    printed = capsys.readouterr()
+    assert f"{path}: {path.stat().st_size / 1e6:.1f} MB" in printed.out
+    assert "impostor-distance curve of 5 held-out identities" in printed.out
+    assert printed.err == (
+        "warning: 5 held-out people are too few for a match distance that can be trusted, which takes 30: `resight "
+        "calibrate` measures one on people that were not learnt\n"
+    )
 
 
 @pytest.mark.parametrize(

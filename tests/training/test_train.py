@@ -158,14 +158,16 @@ def test_a_run_that_stops_says_why(
     assert told in capsys.readouterr().err
 
 
-def test_a_run_is_trained_exported_and_measured(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_trained_exported_and_measured(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """All but the writing of the model files, which takes long and is tested elsewhere."""
     written: list[Path] = []
 
     def exports(found: Checkpoint, data: Dataset, output: Path, precision: str, **_options: object) -> export.Exported:
         written.append(output)
         output.write_bytes(precision.encode())
-        return export.Exported(output, evaluate(TorchModel(found), data), "no curve")
+        return export.Exported(output, evaluate(TorchModel(found), data), "no curve", ("few people",))
 
     monkeypatch.setattr(export, "export", exports)
     assert main(smoke_command(drawn, tmp_path, "--set", "eval_every=1", "--layout", "market1501")) == 0
@@ -175,6 +177,7 @@ def test_a_run_is_trained_exported_and_measured(drawn: Path, tmp_path: Path, mon
     assert [result["precision"] for result in results] == list(export.DEFAULT_PRECISIONS)
     assert results[0]["mAP_official"] == pytest.approx(line["mAP_official"])
     assert results[0]["rank1"] == pytest.approx(line["rank1"])
+    assert "warning: few people" in caplog.messages
 
 
 def test_an_excluded_camera_is_not_learnt_from(drawn: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from training.figures.material import Material, Missing
 from training.figures.runs import Run, find_runs
 from training.figures.variants import CROSS_ENTROPY, DUKE, MEASURES, NONE, OURS, SPATIAL, VARIANTS, Variant
 from training.network.model import ReIDNet
-from training.retrieval.protocol import ranking_of
+from training.retrieval.ranking import ranking_of
 from training.visualize import main
 
 BASE = build_config("smoke", overrides=["epochs=4", "base_width=8", "height=64", "width=32"])

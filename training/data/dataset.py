@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 JUNK = -1  # a detection that is no person, or a part of one: ignored by the protocol
 DISTRACTOR = 0  # a person who is no query: counts as a wrong answer
@@ -26,6 +27,7 @@ class Sample:
     camera: int
     size: int
     read: Callable[[], bytes]
+    path: Path | None = None  # the file, of one's own pictures
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Dataset:
     # What one's own people and cameras are called, where that is not their number.
     identities: Mapping[int, str] = field(default_factory=dict)
     cameras: Mapping[int, str] = field(default_factory=dict)
+    divided: bool = False  # by the reader, into people to learn and people to test with: nobody told it
+
+    @property
+    def is_own(self) -> bool:
+        """Whether these are one's own pictures and no benchmark's."""
+        return bool(self.identities)
 
     def identity_name(self, identity: int) -> str:
         """What a person is called: as the benchmarks write it, where the data set has no name for it."""
@@ -50,6 +58,11 @@ class Dataset:
     def camera_name(self, camera: int) -> str:
         """What a camera is called."""
         return self.cameras.get(camera) or str(camera)
+
+
+def people(*parts: Iterable[Sample]) -> int:
+    """How many people are on the pictures; distractors and junk are none."""
+    return len({sample.identity for part in parts for sample in part} - {DISTRACTOR, JUNK})
 
 
 def short_name(name: str) -> str:

@@ -45,7 +45,7 @@ def read(path: Path | str, ignore_cameras: bool = False) -> Dataset:
         notes.append(f"{len(strangers)} pictures not named like {EXAMPLE} are not read, such as {strangers[0]}")
     notes += strays(root, [root])
     data = build(readable(root.resolve().name), divide(root, pictures))
-    return checked(root, replace(data, notes=tuple(notes)), ignore_cameras)
+    return checked(root, replace(data, notes=tuple(notes), divided=True), ignore_cameras)
 
 
 def is_flat(root: Path) -> bool:

@@ -29,7 +29,7 @@ def read(path: Path | str, ignore_cameras: bool = False) -> Dataset:
     name = readable(root.resolve().name)
     if not is_split(root):
         data = build(name, divide(root, list(_pictures(root))))
-        return checked(root, replace(data, notes=_left_out(root, [root])), ignore_cameras)
+        return checked(root, replace(data, notes=_left_out(root, [root]), divided=True), ignore_cameras)
     for split in SPLITS:
         if not (root / split).is_dir():
             raise DataError(f"{root} has no {split}/: {', '.join(SPLITS)} are needed, each with a folder per identity")

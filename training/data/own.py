@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from training.data.dataset import DataError, Dataset, Sample, readable
 
@@ -31,7 +31,11 @@ class Picture:
     camera: int
 
     def sample(self, numbers: Mapping[str, int]) -> Sample:
-        return Sample(self.name, numbers[self.identity], self.camera, self.path.stat().st_size, self.path.read_bytes)
+        size = self.path.stat().st_size
+        return Sample(self.name, numbers[self.identity], self.camera, size, self.path.read_bytes, self.path)
+
+
+Seen = TypeVar("Seen", Picture, Sample)
 
 
 def strays(root: Path, places: Sequence[Path]) -> tuple[str, ...]:
@@ -97,15 +101,15 @@ def divide(root: Path, pictures: Sequence[Picture]) -> Divided:
     divided: Divided = {split: [] for split in SPLITS}
     divided["train"] = [picture for identity in order[:half] for picture in people[identity]]
     for identity in order[half:]:
-        queries = _queries(people[identity])
+        queries = queries_of(people[identity])
         divided["query"] += queries
         divided["gallery"] += [picture for picture in people[identity] if picture not in queries]
     return divided
 
 
-def _queries(pictures: Sequence[Picture]) -> list[Picture]:
-    """The pictures of one person that ask."""
-    cameras: dict[int, list[Picture]] = defaultdict(list)
+def queries_of(pictures: Sequence[Seen]) -> list[Seen]:
+    """The pictures of one person that ask, of all in the order of their names: see `divide`."""
+    cameras: dict[int, list[Seen]] = defaultdict(list)
     for picture in pictures:
         cameras[picture.camera].append(picture)
     first = [taken[0] for taken in cameras.values() if len(taken) > 1]

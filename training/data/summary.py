@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from rich import box
 from rich.table import Table
 
 from training.data.cuhk03 import CUHK03
-from training.data.dataset import DISTRACTOR, JUNK, UNKNOWN_CAMERA, Dataset, Sample
+from training.data.dataset import DISTRACTOR, JUNK, UNKNOWN_CAMERA, Dataset, people
 from training.data.dukemtmc import DUKEMTMC
 from training.data.market1501 import MARKET1501
+
+PICTURES, PEOPLE = 10, 100  # of each person, and in all, below which training lacks some
 
 
 class Row(NamedTuple):
@@ -42,7 +43,7 @@ def count(data: Dataset) -> Row:
     samples = (*data.train, *data.query, *data.gallery)
     return Row(
         len({sample.camera for sample in samples} - {UNKNOWN_CAMERA}),
-        *(number for part in (data.train, data.query, data.gallery) for number in (_people(part), len(part))),
+        *(number for part in (data.train, data.query, data.gallery) for number in (people(part), len(part))),
     )
 
 
@@ -51,14 +52,18 @@ def table(data: Dataset) -> Table:
     paper = PAPER.get(data.name)
     title = f"cameras, people and images of {data.name}" if paper is None else f"Table 2: {data.name}"
     shown = Table(title=title, box=box.ASCII)
-    shown.add_column("")
+    if paper is not None:
+        shown.add_column("counted")
     shown.add_column("cameras", justify="right")
     for part in ("train", "query", "gallery"):
         shown.add_column(f"{part}\npeople", justify="right")
         shown.add_column(f"{part}\nimages", justify="right")
-    shown.add_row("" if paper is None else "here", *(f"{number:,}" for number in count(data)))
-    if paper is not None:
-        shown.add_row("paper", *(f"{number:,}" for number in paper))
+    here = [f"{number:,}" for number in count(data)]
+    if paper is None:
+        shown.add_row(*here)
+    else:
+        shown.add_row("here", *here)
+        shown.add_row("in the paper", *(f"{number:,}" for number in paper))
     return shown
 
 
@@ -71,13 +76,31 @@ def remarks(data: Dataset) -> list[str]:
     said = [
         (distractors, f"gallery: {distractors:,} images are distractors (identity 0000), which count as wrong"),
         (junk, f"gallery: {junk:,} images are junk (identity -1), which the protocol ignores"),
-        (strangers, f"gallery: {_people(strangers):,} people ({len(strangers):,} images) are no query's"),
+        (strangers, f"gallery: {people(strangers):,} people ({len(strangers):,} images) are no query's"),
         (data.left_out, f"train: {data.left_out:,} images of junk and distractors are left out"),
         (data.multi_query, f"multi-query: {len(data.multi_query):,} images"),
         (data.name == CUHK03["labeled"].name, "the paper's line for CUHK03 is the detected set's"),
     ]
-    return [*(sentence for applies, sentence in said if applies), *data.notes]
+    return [*(sentence for applies, sentence in said if applies), *data.notes, *wanting(data)]
 
 
-def _people(samples: Iterable[Sample]) -> int:
-    return len({sample.identity for sample in samples} - {DISTRACTOR, JUNK})
+def wanting(data: Dataset) -> list[str]:
+    """What one's own pictures lack of what training wants (docs/training.md), a sentence each."""
+    if not data.is_own:
+        return []
+    cameras, pictures = defaultdict[int, set[int]](set), Counter[int]()
+    for sample in (*data.train, *data.query, *data.gallery):
+        cameras[sample.identity].add(sample.camera)
+        pictures[sample.identity] += 1
+    known = count(data).cameras > 0
+    alone = sum(known and len(seen - {UNKNOWN_CAMERA}) < 2 for seen in cameras.values())
+    few = sum(number < PICTURES for number in pictures.values())
+    said = [
+        (
+            alone,
+            f"{alone:,} of {len(pictures):,} people are not seen by two known cameras, which teaches most",
+        ),
+        (few, f"{few:,} of {len(pictures):,} people have fewer than {PICTURES} pictures"),
+        (len(pictures) < PEOPLE, f"{len(pictures):,} people: enough to measure a model; training wants hundreds"),
+    ]
+    return [sentence for applies, sentence in said if applies]

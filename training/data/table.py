@@ -47,13 +47,11 @@ def read(path: Path | str, ignore_cameras: bool = False) -> Dataset:
     cameras = number_cameras(row.camera for row in rows)
     pictures = {row.line: _picture(file, row, cameras) for row in rows}
     _check_paths(file, rows)
-    if not any(row.split for row in rows):
-        parts = divide(file, list(pictures.values()))
-    else:
-        parts = _as_told(file, rows, pictures)
+    divided = not any(row.split for row in rows)
+    parts = divide(file, list(pictures.values())) if divided else _as_told(file, rows, pictures)
     names = {number: name for name, number in cameras.items() if name}
     data = build(readable(file.stem), parts, names)
-    return checked(file, replace(data, notes=notes), ignore_cameras)
+    return checked(file, replace(data, notes=notes, divided=divided), ignore_cameras)
 
 
 def holds_pictures(file: Path) -> bool:

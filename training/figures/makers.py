@@ -17,7 +17,7 @@ from training.figures.ranked import RankedList, count_matches, draw_ranked, near
 from training.figures.runs import Group, Run, groups
 from training.figures.variants import CROSS_ENTROPY, DUKE, NONE, OURS, SPATIAL, TRIPLET, Variant
 from training.retrieval.metrics import rank_metrics
-from training.retrieval.protocol import Ranking
+from training.retrieval.ranking import Ranking
 
 IDENTITIES = 10  # in the scatter
 PICTURES = 30  # of each of them, at most

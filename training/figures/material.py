@@ -19,7 +19,7 @@ from training.figures.variants import OURS, Variant
 from training.network.model import Embedder
 from training.network.stored import load_checkpoint_model, read_checkpoint
 from training.retrieval.embedding import Embeddings, embed_samples
-from training.retrieval.protocol import Ranking, ranking_of
+from training.retrieval.ranking import Ranking, ranking_of
 from training.retrieval.torch_model import NetworkModel
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from training.config import Config, ConfigError, Misfit
 from training.data.dataset import Sample
 from training.data.holdout import FEWEST, hold_out, stranger_pairs
-from training.retrieval.calibration import FEWEST_PAIRS
+from training.retrieval.calibration import FEWEST_PAIRS, doubt
 
 HELD_OUT_SHARE = 4  # one in so many people is proposed to be held out where more were asked for than fit
 
@@ -32,8 +32,10 @@ def check_fit(config: Config, train: Sequence[Sample], processes: int = 1, earli
     problems, remedy = list(earlier.problems if earlier else ()), dict[str, Any](earlier.remedy if earlier else {})
     held_out, batch = config.calibration_identities, config.identities
     if people - held_out < max(FEWEST, batch, processes) and (fewer := _fewer(config, train, processes)) < held_out:
+        few = f" ({doubted})" if (doubted := doubt(fewer)) else ""
         problems.append(
             f"calibration_identities is {held_out}, and the training part has {people} people: too few would be left"
+            f"{few}"
         )
         held_out = remedy["calibration_identities"] = fewer
     left = people - held_out

@@ -35,6 +35,7 @@ from training.network.model import Embedder, ReIDNet
 from training.network.resnet import set_last_stride
 from training.network.stored import Checkpoint, read_checkpoint
 from training.network.weights import check_frozen, load_backbone
+from training.retrieval.calibration import doubt
 from training.retrieval.metrics import RankMetrics
 from training.retrieval.protocol import evaluate
 from training.retrieval.torch_model import NetworkModel
@@ -85,6 +86,8 @@ class Trainer:
         if config.compile and self.processes.size > 1:
             log.warning("compile=true with several processes is untried: leave it out where the run fails")
         check_fit(config, data.train, self.processes.size)
+        if doubted := doubt(config.calibration_identities):
+            log.warning(doubted)
         kept = data.train
         if config.calibration_identities:
             kept, _ = hold_out(data.train, config.calibration_identities, config.seed)

@@ -12,8 +12,19 @@ from training.retrieval.metrics import lengths_of
 RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 MEASURED_PAIRS = 10  # a quantile with fewer pairs below it is a matter of luck
 FEWEST_PAIRS = 100
+FEW_PEOPLE = 30  # below, the curve is one of these few: `resight calibrate` warns of as many
 BINS = 2**20  # of the distance: a millionth is far below what float32 embeddings tell
 CHUNK_PAIRS = 2**22
+
+
+def doubt(people: int) -> str | None:
+    """What is to be said of the distances of so few strangers; None of enough, or of none at all."""
+    if not 0 < people < FEW_PEOPLE:
+        return None
+    return (
+        f"{people} held-out people are too few for a match distance that can be trusted, which takes {FEW_PEOPLE}: "
+        "`resight calibrate` measures one on people that were not learnt"
+    )
 
 
 def impostor_curve(embeddings: NDArray[np.float32], identities: ArrayLike) -> dict[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""Who asks, who answers, and what a model is worth on them: Market-1501's protocol and its companions."""
+"""What a model is worth on those who ask and those who answer: Market-1501's protocol and its companions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.data.dataset import JUNK, UNKNOWN_CAMERA, DataError, Dataset, Sample, short_name
+from training.data.dataset import DataError, Dataset, Sample, short_name
 from training.retrieval.camera_pairs import CameraPairs, camera_pairs
 from training.retrieval.embedded import Embedded, multi_query_embeddings
 from training.retrieval.embedding import Embeddings, Model, embed_samples
@@ -23,14 +23,10 @@ from training.retrieval.metrics import (
     rank_metrics,
     rank_metrics_of_distances,
 )
+from training.retrieval.ranking import PROTOCOLS, Ranking, Split, ranking_of
 from training.retrieval.rerank import Reciprocal, reranked_distances
 from training.retrieval.single_shot import SingleShot, single_gallery_shot
 
-Split = Literal["test", "train"]
-PROTOCOLS: dict[Split, str] = {
-    "test": "single query, same identity in the same camera and junk left out, distractors kept",
-    "train": "the training part; identities seen in training; the first crop of each in each camera is its query",
-}
 NO_CAMERAS = "cameras unknown: a match of any camera counts"
 OPEN = ("sha256", "size", "flip")  # told as null where they are not known
 MULTI_QUERY = "multi-query: the mean embedding of all pictures of the query's identity and camera asks"
@@ -62,30 +58,6 @@ class Options:
 
 
 STANDARD = Options()
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The pictures that ask and the pictures that answer, in the order of the embeddings.
-
-    `multi_query` holds the pictures that are averaged to multi-queries, of the identities and cameras of `query`.
-    """
-
-    query: tuple[Sample, ...]
-    gallery: tuple[Sample, ...]
-    multi_query: tuple[Sample, ...] = ()
-
-    def labels(self) -> LabelledPair:
-        return LabelledPair.of(
-            [sample.identity for sample in self.query],
-            [sample.camera for sample in self.query],
-            [sample.identity for sample in self.gallery],
-            [sample.camera for sample in self.gallery],
-        )
-
-    @property
-    def knows_cameras(self) -> bool:
-        return any(sample.camera != UNKNOWN_CAMERA for sample in (*self.query, *self.gallery))
 
 
 @dataclass(frozen=True)
@@ -139,25 +111,6 @@ class Evaluation:
             figures = {} if isinstance(measured, CameraPairs) else measured.figures()
             values[field] = {**values[field], **figures, "protocol": words}
         return {**values, **self.metrics.figures(), "protocol": self.protocol, "distance": "euclidean/2"}
-
-
-def ranking_of(data: Dataset, split: Split) -> Ranking:
-    """Queries and gallery of a split. `train` shows what was memorised: compare with `test`.
-
-    Raises:
-        DataError: the train part has one picture an identity and camera, so that no gallery is left.
-    """
-    if split == "test":
-        gallery = tuple(sample for sample in data.gallery if sample.identity != JUNK)
-        return Ranking(data.query, gallery, data.multi_query)
-    first: dict[tuple[int, int], Sample] = {}
-    for sample in data.train:
-        first.setdefault((sample.identity, sample.camera), sample)
-    queries = set(first.values())
-    gallery = tuple(sample for sample in data.train if sample not in queries)
-    if not gallery:
-        raise DataError(f"{data.name}: every identity has one training picture a camera; there is no gallery")
-    return Ranking(tuple(first.values()), gallery)
 
 
 def evaluate(

@@ -32,19 +32,20 @@ def table(evaluation: Evaluation) -> Table:
 
 
 def camera_tables(evaluation: Evaluation) -> list[Table]:
-    """Rank-1 and mAP, a row a camera of queries and a column a camera of the gallery; '-' without a match; no table
-    where the pairs were not measured."""
+    """Rank-1 and mAP, a row a camera of queries and a column a camera of the gallery, each with the number of queries
+    that have a match there; '-' without one; no table where the pairs were not measured."""
     pairs, names = evaluation.camera_pairs, evaluation.camera_names or {}
     if pairs is None:
         return []
     tables = []
     for figure, values in (("rank-1", pairs.rank1), ("mAP", pairs.mAP)):
-        shown = Table(title=f"{figure} by cameras, queries down and gallery across")
+        title = f"{figure} by cameras, queries down and gallery across"
+        shown = Table(title=title, caption="in brackets: queries that have a match there")
         shown.add_column("")
         for camera in pairs.gallery_cameras:
             shown.add_column(_camera(camera, names), justify="right")
-        for camera, row in zip(pairs.query_cameras, values, strict=True):
-            shown.add_row(_camera(camera, names), *(NOTHING if value is None else _percent(value) for value in row))
+        for camera, row, queries in zip(pairs.query_cameras, values, pairs.queries, strict=True):
+            shown.add_row(_camera(camera, names), *map(_of_queries, row, queries))
         tables.append(shown)
     return tables
 
@@ -68,6 +69,10 @@ def _shot_cells(shot: SingleShot) -> list[str]:
 
 def _camera(camera: int, names: Mapping[int, str]) -> str:
     return "unknown" if camera == UNKNOWN_CAMERA else escape(names.get(camera, f"c{camera}"))
+
+
+def _of_queries(value: float | None, queries: int) -> str:
+    return NOTHING if value is None else f"{_percent(value)} ({queries:,})"
 
 
 def _percent(value: float) -> str:

@@ -146,6 +146,18 @@ def test_calibrate(settings: Settings, tmp_path: Path) -> None:
     folder = ("calibrate", tmp_path / "labelled", "--model", settings.model, "--device", "cpu")
     read = resight(*folder, "--false-match-rate", "0.05", "--gallery", f"sqlite:///{tmp_path / 'none'}")
     assert read.stdout.splitlines()[2:5] == [third, fourth, rest[0]]
+    assert "all people are taken as new to the model" in read.stderr
+
+    told = tmp_path / "told.csv"
+    lines = [f"labelled/{path.name},{path.name[:4]}" for path in sorted((tmp_path / "labelled").iterdir())]
+    parts = ["train"] * 4 + ["query", "gallery"] * ((len(lines) - 4) // 2)
+    told.write_text(
+        "path,identity,split\n" + "".join(f"{row},{part}\n" for row, part in zip(lines, parts, strict=True))
+    )
+    new = resight("calibrate", told, "--model", settings.model, "--device", "cpu", "--false-match-rate", "0.05")
+    assert new.stdout.splitlines()[2].startswith("on 20 crops of 10 people: ")
+    assert "left out: 4 crops of the training part; a model that learnt from them knows" in new.stderr
+    assert "taken as new" not in new.stderr
     few = resight("calibrate", "--gallery", settings.gallery, tmp_path / "nowhere", code=2)
     assert few.stderr.endswith("does not exist.\n")
 

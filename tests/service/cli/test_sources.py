@@ -116,6 +116,13 @@ def test_a_persons_folder_says_who_it_is_whatever_the_files_are_called(tmp_path:
     assert [item.identity for item in source.items] == ["anna", "anna", "ben", "ben"]
     assert [item.camera for item in source.items] == ["c1", "c2", "c1", "c2"]
     assert [item.camera for item in one(tmp_path / "people", camera="door").items] == ["c1", "c2", "c1", "c2"]
+    assert {item.split for item in source.items} == {top.strip("/") or None}
+
+
+def test_the_training_part_of_a_benchmark_is_known(tmp_path: Path) -> None:
+    parts = {part: f"000{n}_c1s1_000001_01.jpg" for n, part in enumerate(("bounding_box_train", "query"), 1)}
+    source = one(write(tmp_path / "market", {f"{part}/{name}": b"1" for part, name in parts.items()}))
+    assert {item.identity: item.split for item in source.items} == {"0001": "train", "0002": None}
 
 
 def test_one_folder_of_market_names_is_asked_about(tmp_path: Path) -> None:
@@ -203,10 +210,10 @@ def test_an_identity_that_contradicts_the_folders_is_refused(tmp_path: Path) -> 
 def test_a_table(tmp_path: Path, separator: str) -> None:
     write(tmp_path, {"shots/a.jpg": b"1", "b, c.jpg": b"2"})
     rows = [
-        ["path", "identity", "camera", "captured_at", "track"],
-        ["shots/a.jpg", "0042", "c1", "2026-11-01T10:00:00Z", "t7"],
-        ['"b, c.jpg"', "", "", "", ""],
-        ["gone.jpg", "7", "", "", ""],
+        ["path", "identity", "camera", "captured_at", "track", "split"],
+        ["shots/a.jpg", "0042", "c1", "2026-11-01T10:00:00Z", "t7", "train"],
+        ['"b, c.jpg"', "", "", "", "", ""],
+        ["gone.jpg", "7", "", "", "", "query"],
     ]
     text = "\r\n".join(separator.join(row) for row in rows) + "\r\n"
     table = tmp_path / "crops.csv"
@@ -220,6 +227,7 @@ def test_a_table(tmp_path: Path, separator: str) -> None:
         "t7",
     )
     assert (second.identity, second.camera, second.captured_at, second.track) == (None, "c9", None, None)
+    assert [item.split for item in source.items] == ["train", None, "query"]
     assert (first.name, first.read(), second.read()) == ("shots/a.jpg", b"1", b"2")
     with pytest.raises(SourceError, match="No such file"):
         gone.read()
@@ -229,6 +237,7 @@ def test_a_table(tmp_path: Path, separator: str) -> None:
     ("text", "reason"),
     [
         ("path,cam\na.jpg,c1\n", "unknown columns 'cam'"),
+        ("path,split\na.jpg,query\nb.jpg,test\n", "line 3: split is 'test', not one of train, query, gallery"),
         ("identity\n0042\n", "no column 'path'"),
         ("path,identity\na.jpg,1\n,2\n", "line 3"),
         ("path,identity\na.jpg,1,2\n", "line 2"),

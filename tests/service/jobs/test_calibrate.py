@@ -135,6 +135,19 @@ def test_too_few_labels_are_refused_or_warned_of() -> None:
     assert found.warnings[-1] == "2 crops could not be used"
 
 
+def test_a_distance_that_misses_most_matches_is_no_success() -> None:
+    blurred = people(np.random.default_rng(8), count=60, crops=5, spread=3)
+    found = calibrate(Sample(blurred, candidates=60), 1e-3)
+    assert found.found is not None
+    assert found.found < 0.5
+    assert found.misses_most
+    share = f"{100 * (1 - found.found):.1f} % of the pairs of one person"
+    assert found.warnings[0].startswith(f"this distance misses most matches, {share}: allow more false matches")
+    clear = calibrate(Sample(people(np.random.default_rng(8), count=60, crops=5), candidates=60), 0.05)
+    assert not clear.misses_most
+    assert not any("misses" in warning for warning in clear.warnings)
+
+
 def test_a_lopsided_gallery_has_a_figure() -> None:
     rng = np.random.default_rng(7)
     one = people(rng, count=5, crops=1)

@@ -50,6 +50,19 @@ def test_what_the_table_does_not_say_is_said() -> None:
     assert remarks(replace(sound(), gallery=samples((3, 2), (4, 2)))) == []
 
 
+def test_what_ones_own_pictures_lack_is_counted() -> None:
+    own = replace(sound(), identities={1: "ann", 2: "bob", 3: "cyd", 4: "dan"}, gallery=samples((3, 2), (4, 1)))
+    assert remarks(own) == [
+        "1 of 4 people are not seen by two known cameras, which teaches most",
+        "4 of 4 people have fewer than 10 pictures",
+        "4 people: enough to measure a model; training wants hundreds",
+    ]
+    people = [(identity, camera) for identity in range(1, 101) for camera in (1, 2) for _ in range(5)]
+    assert remarks(replace(own, train=samples(*people), query=(), gallery=())) == []
+    unknown = replace(own, train=samples((1, UNKNOWN_CAMERA), (2, UNKNOWN_CAMERA)), query=(), gallery=())
+    assert not any("cameras" in sentence for sentence in remarks(unknown))
+
+
 @pytest.mark.parametrize("crops", cuhk03.CROPS)
 def test_the_papers_lines_are_the_benchmarks(crops: cuhk03.Crops) -> None:
     assert set(PAPER) == {"Market-1501", "DukeMTMC-reID", "CUHK03 (labeled)", "CUHK03 (detected)"}
@@ -62,7 +75,7 @@ def test_the_command_prints_the_table(drawn: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert f"people and images of {read(drawn).name}" in " ".join(out.split())
-    line = next(line for line in out.splitlines() if re.match(r"\|\s+\|\s+\d", line))
+    line = next(line for line in out.splitlines() if re.match(r"\|\s+\d", line))
     assert re.findall(r"\d+", line)[:5] == ["2", "8", "32", "4", "8"]
     assert all(word not in out for word in ("paper", "Table 2", "here"))
     assert f"{drawn} is read as market1501" in out
@@ -74,7 +87,7 @@ def test_a_data_set_of_the_paper_stands_beside_the_papers_line() -> None:
     out = shown.getvalue()
     assert "Table 2: Market-1501" in out
     assert re.search(r"\| here ", out)
-    assert re.search(r"\| paper .* 12,936 ", out)
+    assert re.search(r"\| in the paper .* 12,936 ", out)
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,10 +102,15 @@ def test_the_command_names_every_damaged_picture(
 ) -> None:
     data = shutil.copytree(drawn, tmp_path / "data")
     assert main([str(data), "--decode"]) == 0
+    total = sum(len(part) for part in (read(data).train, read(data).query, read(data).gallery))
+    assert f"{total} pictures decoded, none damaged" in capsys.readouterr().out
     victims = [min((data / part).iterdir()) for part in ("query", "bounding_box_train")]
     for victim in victims:
         victim.write_bytes(victim.read_bytes()[:100])
     assert main([str(data)]) == 0
+    assert "decoded" not in capsys.readouterr().out
     assert main([str(data), "--decode"]) == 2
-    errors = capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"{total} pictures decoded, 2 damaged" in printed.out
+    errors = printed.err
     assert all(f"error: {victim.name}: not a readable picture" in errors for victim in victims)

@@ -17,7 +17,7 @@ from training.data import market1501
 from training.data.dataset import DISTRACTOR, JUNK, Dataset, Sample
 from training.data.synthetic import draw_examples, draw_market1501, main
 from training.retrieval.metrics import RankMetrics, rank_metrics
-from training.retrieval.protocol import ranking_of
+from training.retrieval.ranking import ranking_of
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "crops"
 MARKET_NAME = re.compile(r"(-1|\d{4})_c\ds1_\d{6}_\d{2}\.jpg")

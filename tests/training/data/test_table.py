@@ -36,6 +36,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, encoding: str) -> None:
     everything = (*data.train, *data.query, *data.gallery)
     assert {sample.camera for sample in everything} == {UNKNOWN_CAMERA}
     assert {sample.name: sample.identity for sample in everything} == {f"crops/{n}.jpg": 1 + n // 4 for n in range(16)}
+    assert data.divided
     assert (data.name, len(data.train), len(data.query), len(data.gallery)) == ("pictures", 8, 2, 6)
     assert data.notes == (f"columns of {tmp_path / 'pictures.csv'} that are not read: taken",)
     assert data.query[0].read() == (tmp_path / data.query[0].name).read_bytes()
@@ -65,6 +66,7 @@ def test_cameras_and_split(tmp_path: Path) -> None:
         )
     lines = lines.replace("crops/15.jpg,dora", "crops/15.jpg,carla")
     data = table.read(write_table(tmp_path, f"path,identity,camera,split\n{lines}\n"))
+    assert not data.divided
     assert [sample.identity for sample in data.query] == [3, 3, 3, 3]
     assert sorted((sample.identity, sample.camera) for sample in data.gallery) == [(3, 4), (4, 1), (4, 2), (4, 3)]
     assert [sample.camera for sample in data.train][:2] == [1, 2]

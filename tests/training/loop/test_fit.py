@@ -77,6 +77,16 @@ def test_people_with_few_pictures_are_not_held_out_in_vain() -> None:
     assert mended(strong(16, 50), people(40, pictures=1)).calibration_identities == 0
 
 
+def test_that_few_held_out_people_measure_no_distance_is_told_with_the_proposal() -> None:
+    with pytest.raises(Misfit) as told:
+        check_fit(build_config("strong"), people(40))
+    assert str(told.value) == (
+        "calibration_identities is 50, and the training part has 40 people: too few would be left (10 held-out people "
+        "are too few for a match distance that can be trusted, which takes 30: `resight calibrate` measures one on "
+        "people that were not learnt): add --set calibration_identities=10"
+    )
+
+
 def test_what_fits_is_let_through() -> None:
     check_fit(build_config("strong"), people(66))
     with pytest.raises(Misfit, match="identities is 16, the people of a batch"):

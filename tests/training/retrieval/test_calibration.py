@@ -9,7 +9,7 @@ import pytest
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
-from training.retrieval.calibration import FEWEST_PAIRS, RATES, impostor_curve
+from training.retrieval.calibration import FEWEST_PAIRS, RATES, doubt, impostor_curve
 
 
 def all_distances(embeddings: NDArray[np.float32], identities: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -105,3 +105,7 @@ def test_what_measures_nothing_is_refused() -> None:
     embeddings[5] = 0
     with pytest.raises(ValueError, match="calibration: embedding 5 is zero"):
         impostor_curve(embeddings, identities)
+
+
+def test_few_strangers_are_doubted() -> None:
+    assert [doubt(people) is None for people in (0, 1, 29, 30, 50)] == [True, False, False, True, True]

@@ -19,7 +19,8 @@ from training.data.reading import read
 from training.retrieval.camera_pairs import camera_pairs
 from training.retrieval.metrics import cosine_distances, rank_metrics, rank_metrics_of_distances
 from training.retrieval.onnx_model import OnnxModel
-from training.retrieval.protocol import Evaluation, Options, evaluate, evaluate_embeddings, ranking_of
+from training.retrieval.protocol import Evaluation, Options, evaluate, evaluate_embeddings
+from training.retrieval.ranking import ranking_of
 from training.retrieval.rerank import Reciprocal, reranked_distances
 from training.retrieval.single_shot import single_gallery_shot
 
@@ -49,13 +50,6 @@ def test_an_own_file_needs_nothing_told(own_file: Path, data: Dataset, tmp_path:
     assert found.metrics.queries == 10
 
 
-def test_junk_is_not_embedded_and_distractors_are(data: Dataset) -> None:
-    identities = {sample.identity for sample in ranking_of(data, "test").gallery}
-    assert -1 in {sample.identity for sample in data.gallery}
-    assert -1 not in identities
-    assert 0 in identities
-
-
 def test_saved_embeddings_give_the_figures_again(own_file: Path, data: Dataset, tmp_path: Path) -> None:
     first = evaluate(OnnxModel(own_file), data, save=tmp_path)
     again = evaluate_embeddings(tmp_path, data)
@@ -73,18 +67,8 @@ def test_embeddings_of_other_pictures_are_refused(data: Dataset, tmp_path: Path)
         evaluate_embeddings(tmp_path, data)
 
 
-def test_a_ranking_of_the_training_part(own_file: Path, data: Dataset) -> None:
-    ranking = ranking_of(data, "train")
-    assert len(ranking.query) == 6  # 3 identities x 2 cameras
-    assert set(ranking.query).isdisjoint(ranking.gallery)
-    assert len(ranking.query) + len(ranking.gallery) == len(data.train)
+def test_the_training_part_can_be_measured(own_file: Path, data: Dataset) -> None:
     assert evaluate(OnnxModel(own_file), data, split="train").queries == 6
-
-
-def test_a_training_part_without_a_gallery_is_refused(data: Dataset) -> None:
-    lone = Dataset("lone", ranking_of(data, "train").query, data.query, data.gallery)
-    with pytest.raises(DataError, match="there is no gallery"):
-        ranking_of(lone, "train")
 
 
 def test_progress_is_shown_on_the_given_console(own_file: Path, data: Dataset) -> None:

@@ -58,15 +58,19 @@ def test_what_was_not_measured_is_no_row() -> None:
 
 def test_camera_pairs_are_two_matrices() -> None:
     pairs = CameraPairs(
-        (1, 2), (-1, 1, 2), ((0.5, None, 1.0), (0.25, 0.75, None)), ((0.1, None, 0.2), (0.3, 0.4, None)), ()
+        (1, 2),
+        (-1, 1, 2),
+        ((0.5, None, 1.0), (0.25, 0.75, None)),
+        ((0.1, None, 0.2), (0.3, 0.4, None)),
+        ((2, 0, 1), (1234, 4, 0)),
     )
     first, second = camera_tables(evaluation(camera_pairs=pairs))
-    assert row(printed(first), "c1") == ["50.00", "-", "100.00"]
-    assert row(printed(first), "c2") == ["25.00", "75.00", "-"]
-    assert row(printed(second), "c2") == ["30.00", "40.00", "-"]
+    assert row(printed(first), "c1") == ["50.00 (2)", "-", "100.00 (1)"]
+    assert row(printed(first), "c2") == ["25.00 (1,234)", "75.00 (4)", "-"]
+    assert row(printed(second), "c2") == ["30.00 (1,234)", "40.00 (4)", "-"]
     assert "unknown" in printed(first)
     named, _ = camera_tables(evaluation(camera_pairs=pairs, camera_names={1: "gate [1]", 2: "yard"}))
-    assert row(printed(named), "yard") == ["25.00", "75.00", "-"]
+    assert row(printed(named), "yard") == ["25.00 (1,234)", "75.00 (4)", "-"]
     assert "gate [1]" in printed(named)
     assert camera_tables(evaluation()) == []
 
