@@ -27,6 +27,7 @@ FIXED = {"colour": "RGB", "resize": "pillow-bilinear", "distance": "euclidean/2"
 PRECISIONS = ("fp32", "fp16", "int8")
 SHA256 = re.compile("[0-9a-f]{64}")
 MAX_DEPTH = 32  # of JSON in the metadata, which `GET /model` repeats
+CHECKPOINTS = {".pt", ".pth"}  # what one might give in place of the file that is made of it
 INPUT = "crops"
 EMBEDDING = "embedding"
 ATTENTION = "attention"
@@ -131,7 +132,8 @@ def plain_session(path: Path, data: bytes) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no base class.
-        raise ModelError(f"{path} is not an ONNX model that this ONNX Runtime can load: {error}") from error
+        hint = " (training/export.py makes one of a checkpoint)" if path.suffix in CHECKPOINTS else ""
+        raise ModelError(f"{path} is not an ONNX model that this ONNX Runtime can load{hint}: {error}") from error
 
 
 def forbid_external_data(options: onnxruntime.SessionOptions) -> None:

@@ -110,6 +110,13 @@ def test_a_fixed_batch_is_refused(tmp_path: Path) -> None:
         read_model(write_tiny_model(tmp_path / "m.onnx", batch=1))
 
 
+def test_a_checkpoint_is_refused_with_what_makes_a_model_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"PK")
+    with pytest.raises(ModelError, match=r"is not an ONNX model .*training/export\.py makes one of a checkpoint"):
+        read_model(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"not onnx", bytes(1000)], ids=["empty", "text", "zeros"])
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.onnx"
