@@ -137,7 +137,7 @@ def running_mean(values: Series) -> Series:
 
 def _measured_on(data: str, queries: int | None, seeds: Sequence[int]) -> str:
     """A title that says what was asked, and over how many seeds of each model it is a mean."""
-    asked = f", {queries} queries" if queries is not None else ""
+    asked = f", {queries:,} queries" if queries is not None else ""
     fewest, most = min(seeds), max(seeds)
     if most == 1:
         return f"Data: {data}, test part{asked}; one seed"
