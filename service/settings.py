@@ -21,6 +21,7 @@ PREFIX = "RESIGHT_"
 OF_CLIENTS = frozenset({"api_key", "url"})  # variables of the command line and of the client that are no settings
 FOR_MILVUS = ("milvus_token_file", "pictures", "s3_credentials_file")  # settings that a gallery in a folder refuses
 SQLITE_SCHEME = "sqlite:///"
+LOOPBACK = "127.0.0.1"
 MOST_THREADS = 1024
 ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
 SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_\w+")  # of a Kubernetes Service named resight
@@ -43,7 +44,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    host: str = Field(default="127.0.0.1", description="address to listen on")
+    host: str = Field(default=LOOPBACK, description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     model: Path = Field(default=Path("models/market1501-int8.onnx"), description="the model file")
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(

@@ -51,14 +51,21 @@ def job(doing: str, unit: str) -> Iterator[Progress]:
 
 
 def settings_of(unset: Sequence[str] = (), **options: Any) -> Settings:
-    """Settings with these options where they are not None; those named in `unset` are not taken from variables."""
+    """Settings with these options where they are not None; those named in `unset` are not taken from variables.
+
+    A job listens on no address, and where the gallery is given as a folder, variables that a gallery in Milvus needs
+    are not its own.
+    """
     from pydantic import ValidationError
 
-    from service.settings import Settings
+    from service.gallery_milvus.address import SCHEME
+    from service.settings import FOR_MILVUS, LOOPBACK, Settings
 
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if not given.get("gallery", SCHEME).startswith(SCHEME):
+        unset = (*unset, *FOR_MILVUS)
     try:
-        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        return Settings(**{**dict.fromkeys(unset), **given})
+        return Settings(**{"host": LOOPBACK, **dict.fromkeys(unset), **given})
     except ValidationError as error:
         stop(refusals(error))
 

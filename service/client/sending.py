@@ -17,6 +17,7 @@ from service.client.failures import NotResight, Problem, ResightError, Unreachab
 TAR = "application/x-tar"
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 60.0  # seconds between attempts; a longer Retry-After is not waited for
 LONGEST_BACKOFF = 8.0
+BUSY, UNABLE = 429, 503
 
 Answer = TypeVar("Answer")
 
@@ -60,14 +61,14 @@ class Call(Generic[Answer]):
 def retry_pause(call: Call[Any], outcome: httpx.Response | httpx.TransportError, attempt: int) -> float | None:
     """Seconds to wait before sending `call` again after its `attempt`-th (from 0) outcome; None: do not.
 
-    Sent again are a busy or starting service (429, 503: after `Retry-After` where it says so), a refused
-    connection, and a connection that broke under a call that may be repeated.
+    Sent again are a busy service (429: nothing was done, after `Retry-After` where it says so), a refused connection,
+    and what may have been done by half, a 503 or a connection that broke, under a call that may be repeated.
     """
     if not call.patient:
         return None
     backoff = min(FIRST_PAUSE * 2.0**attempt, LONGEST_BACKOFF)
     if isinstance(outcome, httpx.Response):
-        if outcome.status_code not in (429, 503):
+        if outcome.status_code != BUSY and not (outcome.status_code == UNABLE and call.repeatable):
             return None
         after = outcome.headers.get("Retry-After", "")
         pause = float(after) if after.isascii() and after.isdigit() else backoff

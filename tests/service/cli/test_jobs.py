@@ -67,6 +67,19 @@ def test_backup_and_restore(settings: Settings, tmp_path: Path) -> None:
     assert wrong.stderr.startswith("RESIGHT_GALLERY / --gallery: the gallery must be sqlite:///FOLDER")
 
 
+def test_a_job_on_a_folder_needs_no_setting_of_the_address_or_of_milvus(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIGHT_HOST", "0.0.0.0")
+    monkeypatch.setenv("RESIGHT_PICTURES", "s3://bucket/pictures")
+    monkeypatch.setenv("RESIGHT_S3_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("RESIGHT_GALLERY", "milvus://localhost:19530/resight")
+    resight("export", tmp_path / "crops.tar", "--gallery", settings.gallery)
+    other = f"sqlite:///{tmp_path / 'other'}"
+    resight("import", tmp_path / "crops.tar", "--gallery", other, "--model", settings.model)
+    assert resight("backup", tmp_path / "backup", "--gallery", other).stdout.startswith("24 crops")
+
+
 def test_ctrl_c_is_one_sentence(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -140,6 +140,16 @@ def test_a_broken_connection_is_repeated_but_not_for_delete(pauses: Pauses, faul
     assert len(sent) == 1
 
 
+def test_what_may_be_done_by_half_is_not_sent_again(pauses: Pauses) -> None:
+    client, sent = scripted(problem(503, {"Retry-After": "0"}), httpx.Response(204))
+    with pytest.raises(ResightError):
+        client.delete("id")
+    assert len(sent) == 1
+    client, sent = scripted(problem(429, {"Retry-After": "0"}), httpx.Response(204))
+    client.delete("id")
+    assert len(sent) == 2
+
+
 def test_an_answer_that_takes_too_long_is_not_asked_for_again(pauses: Pauses) -> None:
     client, sent = scripted(httpx.ReadTimeout("slow"))
     with pytest.raises(ResightError, match="did not answer in time"):
