@@ -12,7 +12,7 @@ from training.figures.variants import MEASURES, Row, Table
 HEADINGS = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "rank20": "rank-20", "mAP": "mAP"}
 STANDARD_MAP = (
     "The paper's mAP on CUHK03 lies above its rank-1, which the standard protocol does not give: "
-    "compare the ranks (docs/reproduction.md)."
+    "its figures are of the single-gallery-shot metric, which evaluate.py prints besides (docs/reproduction.md)."
 )
 
 # Of a run's last epoch, by the names in its log.

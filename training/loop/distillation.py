@@ -1,8 +1,9 @@
 """Learning from another model's embeddings of the training pictures, as an openly declared option.
 
 A teacher is either a file of embeddings, one a picture, or the model itself, which then embeds every picture as it
-was augmented: teacher and student see the same (Beyer et al., "Knowledge distillation: a good teacher is patient and
-consistent", CVPR 2022).
+was augmented, but for random erasing: teacher and student see the same person in the same light (Beyer et al.,
+"Knowledge distillation: a good teacher is patient and consistent", CVPR 2022), and of what is erased for the student
+the teacher tells what it was.
 """
 
 from __future__ import annotations
@@ -118,14 +119,18 @@ class Distiller(nn.Module):
         return (1 - functional.cosine_similarity(projected, target, dim=1)).mean()
 
 
-def relation_loss(embedding: Tensor, target: Tensor) -> Tensor:
+def relation_loss(embedding: Tensor, target: Tensor, anchors: slice | None = None) -> Tensor:
     """Mean squared difference of the cosines between the pictures of a batch, embedded by the student, [N, D], and by
     the teacher, [N, T], each about its mean over the batch (relational distillation: Park et al., CVPR 2019, on
     cosines) -> scalar.
 
     The retrieval itself knows no projection: this holds the student's own distances to the teacher's. About the mean,
     because a BNNeck takes the mean out of the student's: what all of the teacher's have in common it could not follow.
+
+    Args:
+        anchors: the rows whose cosines count, where the others were gathered from other processes; None: all.
     """
     own, told = (functional.normalize(e.float() - e.float().mean(dim=0), dim=1) for e in (embedding, target))
     different = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
-    return (own @ own.T - told @ told.T)[different].square().mean()
+    rows = slice(None) if anchors is None else anchors
+    return (own[rows] @ own.T - told[rows] @ told.T)[different[rows]].square().mean()

@@ -51,6 +51,18 @@ def check_fit(config: Config, train: Sequence[Sample], processes: int = 1, earli
         raise Misfit(problems, remedy, replace(config, **remedy))
 
 
+def costly(config: Config, train: Sequence[Sample]) -> str | None:
+    """What is to be said where more than a quarter of the people are held out, and so not learnt from."""
+    people, held_out = len({sample.identity for sample in train}), config.calibration_identities
+    quarter = max(2, people // HELD_OUT_SHARE)
+    if held_out <= quarter:
+        return None
+    return (
+        f"{held_out} of {people} people are held out for the match distance, {people - held_out} are left to learn "
+        f"from: --set calibration_identities={quarter} holds out a quarter"
+    )
+
+
 def _fewer(config: Config, train: Sequence[Sample], processes: int) -> int:
     """How many people can be held out instead: none where their pictures would be too few to measure on."""
     people = len({sample.identity for sample in train})

@@ -87,7 +87,7 @@ class Learner(nn.Module):
         if self.distiller is not None and batch.target is not None:
             losses["distillation"] = config.distillation * self.distiller(features.embedding, batch.target)
             if config.relations:
-                losses["relations"] = config.relations * relation_loss(features.embedding, batch.target)
+                losses["relations"] = config.relations * self.relations(features.embedding, batch.target)
         return losses, features.logits.detach()
 
     def triplet(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -98,4 +98,10 @@ class Learner(nn.Module):
             margin=self.config.margin,
             soft=self.config.soft_margin,
             anchors=self.processes.own(len(labels)),
+        )
+
+    def relations(self, embedding: Tensor, target: Tensor) -> Tensor:
+        """The relation loss for this process's anchors, among the pictures of all processes."""
+        return relation_loss(
+            self.processes.gather(embedding), self.processes.gather(target), self.processes.own(len(target))
         )

@@ -23,7 +23,7 @@ from training.loop.distributed import Processes
 from training.loop.engine import NotFinite, Step, train_epoch
 from training.loop.feed import Feed
 from training.loop.files import locked, make_folder
-from training.loop.fit import check_fit
+from training.loop.fit import check_fit, costly
 from training.loop.learner import Learner
 from training.loop.memory import enough_memory
 from training.loop.precision import check_precision
@@ -86,8 +86,9 @@ class Trainer:
         if config.compile and self.processes.size > 1:
             log.warning("compile=true with several processes is untried: leave it out where the run fails")
         check_fit(config, data.train, self.processes.size)
-        if doubted := doubt(config.calibration_identities):
-            log.warning(doubted)
+        for doubted in (doubt(config.calibration_identities), costly(config, data.train)):
+            if doubted:
+                log.warning(doubted)
         kept = data.train
         if config.calibration_identities:
             kept, _ = hold_out(data.train, config.calibration_identities, config.seed)

@@ -56,7 +56,7 @@ def test_figures_of_other_data_are_called_so() -> None:
 def test_cuhk03_is_told_about_its_map() -> None:
     text = markdown(ATTENTION, {"self-attention": [run(0.6)]}, "CUHK03 (detected)")
     assert cells(text, "self-attention")[1:3] == ["60.0", "60.5"]
-    assert "compare the ranks" in text
+    assert "single-gallery-shot" in text
 
 
 def test_the_record_keeps_every_seed() -> None:

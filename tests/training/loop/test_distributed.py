@@ -25,7 +25,7 @@ from training.network.model import ReIDNet
 CPU = torch.device("cpu")
 # Every kind of loss, a part of the parameters without a gradient, and a teacher.
 STEPS = {
-    "both": ("distillation=2",),
+    "both": ("distillation=2", "relations=3"),
     "triplet": ("losses=triplet", "soft_margin=true"),
     "cross_entropy": ("losses=cross_entropy", "attention=none"),
 }

@@ -10,7 +10,7 @@ from tests.training.data.drawing import samples
 from training.config import Config, ConfigError, Misfit, build_config
 from training.data.dataset import Sample
 from training.data.holdout import hold_out, stranger_pairs
-from training.loop.fit import check_fit
+from training.loop.fit import check_fit, costly
 
 
 def people(count: int, pictures: int = 7) -> tuple[Sample, ...]:
@@ -85,6 +85,15 @@ def test_that_few_held_out_people_measure_no_distance_is_told_with_the_proposal(
         "are too few for a match distance that can be trusted, which takes 30: `resight calibrate` measures one on "
         "people that were not learnt): add --set calibration_identities=10"
     )
+
+
+def test_holding_out_most_people_is_said() -> None:
+    assert costly(strong(16, 50), people(70)) == (
+        "50 of 70 people are held out for the match distance, 20 are left to learn from: "
+        "--set calibration_identities=17 holds out a quarter"
+    )
+    assert costly(strong(16, 17), people(70)) is None
+    assert costly(strong(16, 0), people(3)) is None
 
 
 def test_what_fits_is_let_through() -> None:
