@@ -9,6 +9,7 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from service.settings import PREFIX, Settings
 from tests.deploy.containers import ROOT, Compose, compose_command, files, said
@@ -54,6 +55,7 @@ def test_every_combination_is_valid(command: list[str], overrides: tuple[str, ..
         assert environment["RESIGHT_DEVICE"] == "cuda"
     assert environment["RESIGHT_ALLOW_ANONYMOUS"] == ("false" if public else "true")
     assert ("RESIGHT_KEYS_FILE" in environment) == public
+    assert bool(environment["RESIGHT_ALLOWED_HOSTS"]) != public
 
 
 def test_no_secret_is_in_an_environment(command: list[str]) -> None:
@@ -75,6 +77,18 @@ def test_settings_pass_through(command: list[str]) -> None:
     service = compose.config()["services"]["resight"]
     assert service["environment"]["RESIGHT_INDEX"] == "exact"
     assert service["ports"][0]["published"] == "9000"
+
+
+def test_without_keys_the_services_have_their_names_and_no_others() -> None:
+    """No engine is asked: a browser of this machine reaches the published port by any name that leads here."""
+    whole = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    own = frozenset({"resight", "replica", "proxy"})
+    assert own <= whole["services"].keys()
+    for name in ("resight", "replica"):
+        given = whole["services"][name]["environment"]["RESIGHT_ALLOWED_HOSTS"]
+        names = re.fullmatch(r"\$\{RESIGHT_ALLOWED_HOSTS-(.+)\}", given)
+        assert names is not None, given
+        assert Settings(allowed_hosts=names[1]).host_names == own
 
 
 def test_settings_that_are_passed_on_exist(command: list[str]) -> None:
