@@ -91,9 +91,18 @@ def test_without_keys_the_services_have_their_names_and_no_others() -> None:
         assert Settings(allowed_hosts=names[1]).host_names == own
 
 
+def test_a_proxy_in_front_of_the_public_services_is_believed() -> None:
+    """Its address is another network's than loopback, which uvicorn trusts by itself."""
+    text = (ROOT / "deploy/compose.public.yml").read_text(encoding="utf-8").replace("!override", "")
+    services = yaml.safe_load(text)["services"]
+    for name in ("resight", "replica"):
+        assert services[name]["environment"]["FORWARDED_ALLOW_IPS"] == "${FORWARDED_ALLOW_IPS-*}"
+
+
 def test_settings_that_are_passed_on_exist(command: list[str]) -> None:
     given = Compose(command, files("public")).config()["services"]["resight"]["environment"]
-    assert {name.removeprefix(PREFIX).lower() for name in given} <= set(Settings.model_fields)
+    settings = {name.removeprefix(PREFIX).lower() for name in given if name.startswith(PREFIX)}
+    assert settings <= set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"access_key": "resight"}'])
