@@ -81,7 +81,11 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[
             Middleware(RequestLog, count=metrics.count),
             Middleware(SecurityHeaders),
-            Middleware(OriginGuard, local_only=is_loopback(settings.host) and settings.keys_file is None),
+            Middleware(
+                OriginGuard,
+                local_only=is_loopback(settings.host) and settings.keys_file is None,
+                names=settings.host_names,
+            ),
             Middleware(HeadAsGet),
             Middleware(Doorkeeper, routes=routes),
             Middleware(QueueGuard, routes=routes),

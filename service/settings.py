@@ -24,6 +24,7 @@ SQLITE_SCHEME = "sqlite:///"
 LOOPBACK = "127.0.0.1"
 MOST_THREADS = 1024
 ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
+HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")  # as in a URL: an IPv6 address is in brackets
 SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_\w+")  # of a Kubernetes Service named resight
 
 
@@ -97,6 +98,9 @@ class Settings(BaseSettings):
         default=None, description="images a minute that each key may send; without keys, all callers together"
     )
     allow_anonymous: bool = Field(default=False, description="listen on other addresses than loopback without keys")
+    allowed_hosts: str | None = Field(
+        default=None, description="names that requests may address it by, besides localhost and IP addresses: A,B"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -147,6 +151,13 @@ class Settings(BaseSettings):
             Place.parse(url)
         return url
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_are_names(cls, names: str | None) -> str | None:
+        if names is not None and not all(HOST_NAME.fullmatch(name.strip()) for name in names.split(",")):
+            raise ValueError("the names are written A,B, without http://, port and *")
+        return names
+
     @field_validator("max_batch")
     @classmethod
     def _max_batch_is_warmed(cls, size: int | None) -> int | None:
@@ -192,6 +203,13 @@ class Settings(BaseSettings):
     def gpu_wanted(self) -> bool | None:
         """Whether `device` asks for a GPU; None where it takes what there is."""
         return None if self.device == "auto" else self.device != "cpu"
+
+    @property
+    def host_names(self) -> frozenset[str] | None:
+        """`allowed_hosts` one by one, in lower case and without brackets; None where it is not set."""
+        if self.allowed_hosts is None:
+            return None
+        return frozenset(name.strip().strip("[]").lower() for name in self.allowed_hosts.split(","))
 
     @property
     def milvus_address(self) -> Address | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -16,13 +17,15 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class OriginGuard:
     """Refuses with 403 what a browser sends on behalf of another site. Programs send no such headers.
 
-    `local_only`: the service listens on loopback, so that another name in `Host` is one that its owner has
-    pointed here for a page of his to read the answers (DNS rebinding).
+    `names`: what the service is called. Another name in `Host` is one that its owner has pointed here for a page of
+    his to read the answers (DNS rebinding). An address is none, which nobody can point elsewhere: probes and
+    Prometheus ask by it. `local_only`, where there are no `names`: the service listens on loopback, and is localhost.
     """
 
-    def __init__(self, app: ASGIApp, local_only: bool) -> None:
+    def __init__(self, app: ASGIApp, local_only: bool, names: frozenset[str] | None) -> None:
         self.app = app
         self.local_only = local_only
+        self.names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reason = self._reason(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
@@ -33,8 +36,17 @@ class OriginGuard:
 
     def _reason(self, method: str, headers: Headers) -> str | None:
         host = _host(f"//{headers.get('host', '')}")
-        if self.local_only and not is_loopback(host):
-            return "This service listens on this machine only; address it as 127.0.0.1 or localhost."
+        if self.names is None:
+            if self.local_only and not is_loopback(host):
+                return (
+                    "This service listens on this machine only; address it as 127.0.0.1 or localhost,"
+                    " or put the name that it shall have into RESIGHT_ALLOWED_HOSTS."
+                )
+        elif "host" in headers and host not in self.names | {"localhost"} and not _is_address(host):
+            return (
+                "This service goes by the names in RESIGHT_ALLOWED_HOSTS, by localhost and by IP addresses;"
+                " address it so, or add the name that it shall have there."
+            )
         if method in SAFE_METHODS:
             return None
         origin = headers.get("origin")
@@ -62,3 +74,11 @@ def _host(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

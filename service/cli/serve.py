@@ -54,6 +54,10 @@ def serve(
     allow_anonymous: Annotated[
         bool | None, typer.Option("--allow-anonymous", help="Let others than this machine in, without keys.")
     ] = None,
+    allowed_hosts: Annotated[
+        str | None,
+        typer.Option(help="Names it is addressed by, A,B. [default: localhost where only this machine is let in]"),
+    ] = None,
 ) -> None:
     """Start the service.
 

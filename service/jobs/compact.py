@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def compact(folder: Path) -> Compacted:
     """Writes the database in `folder` anew, as small as it can be: all of it or, when that is cut short, none.
 
     Bytes of labels that were changed, which SQLite may leave in a page, go with it. For as long as it takes, the
-    disk needs room for the gallery twice more.
+    disk needs room for the gallery twice more, all of it in `folder`: no picture is written anywhere else.
 
     Raises JobError on a full disk, GalleryLocked as long as a service runs, GalleryUnavailable, GalleryDamaged,
     GalleryTooNew.
@@ -41,7 +42,8 @@ def compact(folder: Path) -> Compacted:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             before = path.stat().st_size
-            connection.execute("VACUUM")
+            with _temporary_files_in(folder, connection):
+                connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             after = path.stat().st_size
     except GalleryFull as error:
@@ -49,3 +51,17 @@ def compact(folder: Path) -> Compacted:
     finally:
         taken.close()
     return Compacted(before, after)
+
+
+@contextmanager
+def _temporary_files_in(folder: Path, connection: sqlite3.Connection) -> Iterator[None]:
+    """SQLite writes its copy of the gallery, pictures included, into `folder`, and not into /var/tmp.
+
+    A variable of the environment (SQLITE_TMPDIR) would come too late: SQLite has read it when Python imported it.
+    """
+    name = str(folder.absolute()).replace("'", "''")
+    connection.execute(f"PRAGMA temp_store_directory = '{name}'")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA temp_store_directory = ''")  # it is the whole process's

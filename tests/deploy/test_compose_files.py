@@ -9,6 +9,7 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from service.settings import PREFIX, Settings
 from tests.deploy.containers import ROOT, Compose, compose_command, files, said
@@ -54,6 +55,7 @@ def test_every_combination_is_valid(command: list[str], overrides: tuple[str, ..
         assert environment["RESIGHT_DEVICE"] == "cuda"
     assert environment["RESIGHT_ALLOW_ANONYMOUS"] == ("false" if public else "true")
     assert ("RESIGHT_KEYS_FILE" in environment) == public
+    assert bool(environment["RESIGHT_ALLOWED_HOSTS"]) != public
 
 
 def test_no_secret_is_in_an_environment(command: list[str]) -> None:
@@ -77,9 +79,30 @@ def test_settings_pass_through(command: list[str]) -> None:
     assert service["ports"][0]["published"] == "9000"
 
 
+def test_without_keys_the_services_have_their_names_and_no_others() -> None:
+    """No engine is asked: a browser of this machine reaches the published port by any name that leads here."""
+    whole = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    own = frozenset({"resight", "replica", "proxy"})
+    assert own <= whole["services"].keys()
+    for name in ("resight", "replica"):
+        given = whole["services"][name]["environment"]["RESIGHT_ALLOWED_HOSTS"]
+        names = re.fullmatch(r"\$\{RESIGHT_ALLOWED_HOSTS-(.+)\}", given)
+        assert names is not None, given
+        assert Settings(allowed_hosts=names[1]).host_names == own
+
+
+def test_a_proxy_in_front_of_the_public_services_is_believed() -> None:
+    """Its address is another network's than loopback, which uvicorn trusts by itself."""
+    text = (ROOT / "deploy/compose.public.yml").read_text(encoding="utf-8").replace("!override", "")
+    services = yaml.safe_load(text)["services"]
+    for name in ("resight", "replica"):
+        assert services[name]["environment"]["FORWARDED_ALLOW_IPS"] == "${FORWARDED_ALLOW_IPS-*}"
+
+
 def test_settings_that_are_passed_on_exist(command: list[str]) -> None:
     given = Compose(command, files("public")).config()["services"]["resight"]["environment"]
-    assert {name.removeprefix(PREFIX).lower() for name in given} <= set(Settings.model_fields)
+    settings = {name.removeprefix(PREFIX).lower() for name in given if name.startswith(PREFIX)}
+    assert settings <= set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"access_key": "resight"}'])

@@ -61,6 +61,10 @@ UNUSABLE = [
     ("HOST", "camera-server", "RESIGHT_ALLOW_ANONYMOUS=true"),
     ("HOST", "192.168.0.7", "RESIGHT_KEYS_FILE"),
     ("RATE_LIMIT", "0", "greater than or equal to 1"),
+    ("ALLOWED_HOSTS", "http://resight", "written A,B, without http://"),
+    ("ALLOWED_HOSTS", "resight:8000", "written A,B"),
+    ("ALLOWED_HOSTS", "resight,", "written A,B"),
+    ("ALLOWED_HOSTS", "*", "written A,B"),
     ("KEY_FILE", "keys.json", "did you mean RESIGHT_KEYS_FILE"),
     ("PROT", "9000", "did you mean RESIGHT_PORT"),
     ("SOMETHING", "1", "there is no such setting"),
@@ -142,3 +146,9 @@ def test_endpoints_of_the_pictures() -> None:
 
 def test_everybody_may_be_let_in_on_purpose() -> None:
     assert Settings(host="0.0.0.0", allow_anonymous=True).host == "0.0.0.0"
+
+
+def test_names_of_the_service() -> None:
+    assert Settings().host_names is None
+    named = Settings(allowed_hosts="Resight, reid.example.org,[::1]")
+    assert named.host_names == frozenset({"resight", "reid.example.org", "::1"})

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
 from service.cli import commands as cli
 from service.cli.serve import serve as serve_command
 from service.client import Resight
+from service.keys import KeyScope, create_key
 from service.settings import Settings
 from tests.service.cli.running import RESIGHT, resight
 from tests.serving import Served
@@ -69,6 +72,27 @@ def test_serve_says_that_the_port_or_the_gallery_is_taken(service: Served, model
     assert locked.exit_code == 2
     assert locked.stderr.splitlines()[-1].startswith("Cannot start: ")
     assert str(tmp_path / "data") in locked.stderr.splitlines()[-1]
+
+
+def test_the_cookie_is_for_https_where_a_proxy_that_is_trusted_says_so(model_path: Path, tmp_path: Path) -> None:
+    headers = {"X-Forwarded-Proto": "https", "Host": "localhost"}
+    headers["Authorization"] = f"Bearer {create_key(tmp_path / 'keys.json', 'desk', KeyScope.QUERY)}"
+    options = ["--port", "0", "--model", str(model_path), "--gallery", f"sqlite:///{tmp_path / 'g'}"]
+    command = [*RESIGHT, "serve", *options, "--keys-file", str(tmp_path / "keys.json"), "--log-level", "error"]
+    environment = {**os.environ, "FORWARDED_ALLOW_IPS": "127.0.0.2"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as served:
+        assert served.stdout is not None
+        try:
+            told = re.search(r"http://\S+:\d+", served.stdout.readline())
+            assert told is not None
+            secure = {}
+            for proxy in ("127.0.0.2", "127.0.0.1"):
+                with httpx.Client(transport=httpx.HTTPTransport(local_address=proxy)) as client:
+                    cookie = client.post(f"{told[0]}/session", headers=headers).headers["set-cookie"]
+                    secure[proxy] = "; secure" in cookie.lower()
+        finally:
+            served.send_signal(signal.SIGINT)
+    assert secure == {"127.0.0.2": True, "127.0.0.1": False}
 
 
 def test_serving_needs_no_stdout(model_path: Path, tmp_path: Path) -> None:

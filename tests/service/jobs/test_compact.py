@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +47,20 @@ def test_bytes_of_a_label_that_was_changed_are_gone(tmp_path: Path) -> None:
             gallery.enrol([NewCrop(crop_id(n), None, None, Labels(f"p{n}"))])
     compact(tmp_path)
     assert secret not in (tmp_path / DATABASE_NAME).read_bytes()
+
+
+def test_no_copy_of_the_pictures_leaves_the_data_folder(tmp_path: Path) -> None:
+    """SQLite removes the name of a temporary file at once, but where it was made its folder has another time."""
+    folder, elsewhere = tmp_path / "it's data", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with open_gallery(folder) as gallery:
+        vectors = units(np.random.default_rng(0), CROPS)
+        gallery.enrol([NewCrop(crop_id(n), vector, bytes(20_000)) for n, vector in enumerate(vectors)])
+    os.utime(elsewhere, (0, 0))
+    program = "import sys, pathlib; from service.jobs.compact import compact; compact(pathlib.Path(sys.argv[1]))"
+    environment = {**os.environ, "SQLITE_TMPDIR": str(elsewhere)}  # which SQLite reads once, when it is loaded
+    subprocess.run([sys.executable, "-c", program, folder], env=environment, check=True, timeout=60)
+    assert elsewhere.stat().st_mtime == 0
 
 
 def test_where_there_is_no_gallery_there_is_none_afterwards(tmp_path: Path) -> None:
