@@ -124,6 +124,23 @@ def test_an_import_goes_on_and_changes_nothing_that_is_there(
     assert crops_of(tmp_path / "other", engine)[1].identity == "renamed"
 
 
+def test_an_import_ends_before_the_disk_is_full_and_goes_on_when_it_is_not(
+    archive: Path, tmp_path: Path, engine: OnnxEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module, "CHUNK", 3)
+
+    def fills(done: int, _total: int) -> None:
+        if done == 6:
+            monkeypatch.setattr("service.gallery.space.LEAST_BYTES", 2**60)
+            monkeypatch.setattr("service.gallery.space.LEAST_SHARE", 1.0)
+
+    with pytest.raises(JobError, match=r"the disk of the gallery is nearly full.*free space, and the same command"):
+        bring_in(archive, tmp_path / "other", engine, progress=fills)
+    crops_of(tmp_path / "other", engine, range(6))
+    monkeypatch.undo()
+    assert bring_in(archive, tmp_path / "other", engine) == Imported(created=4, known=6, left_out=())
+
+
 def test_crops_without_a_usable_picture_are_named(folder: Path, tmp_path: Path, engine: OnnxEngine) -> None:
     with opened(folder, engine) as gallery:
         gallery.enrol([new_crop(CROPS, engine, picture=False)])
