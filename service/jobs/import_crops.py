@@ -21,7 +21,7 @@ from service.jobs.archive import MANIFEST_NAME, ArchivedCrop, ArchiveHead
 from service.jobs.embedding import embed
 from service.jobs.job import JobError, Progress, unheard
 
-MAX_LINE = 2**16  # bytes for a crop in the manifest
+MAX_LINE = 2**24  # bytes for a crop in the manifest: 128,000 marks of the longest names, far more than people set
 CHUNK = 64  # crops that are enrolled together
 MAX_PICTURE_BYTES = 8 * 2**20
 ACTOR = "import"
