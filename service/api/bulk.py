@@ -162,7 +162,8 @@ class _Bulk:
             raise broken
 
     async def _answers(self, group: _Group) -> bytes:
-        """Enrols a group; its lines."""
+        """Enrols a group; its lines. Raises GalleryFull where an archive would use up the room that erasing needs."""
+        await self._runtime.require_space()
         start = self._answered
         uploads = await self._runtime.decoding.run(self._uploads, group, start)
         results = iter(await self._enrol([one for one in uploads if one is not None]))

@@ -102,7 +102,7 @@ class BodyLimit:
     """Holds bodies to what they may take of memory and time, while they arrive.
 
     413 for one over `max_bytes`, or for a tar, which is worked off as it arrives, `MAX_TAR_BYTES`; at once when the
-    length is declared. 429 when all bodies together exceed `uploads`.
+    length is declared. 429 when all bodies together exceed `uploads`, where a tar counts as what is kept of it.
     408 for one that pauses for `PATIENCE_SECONDS`, or that takes so much longer than it would at the least rate;
     time counts only while the service waits for it.
     Starlette's own middleware answers text/plain and overwrites a handler's problem; this one does not.
@@ -120,11 +120,12 @@ class BodyLimit:
         headers = Headers(scope=scope)
         streamed = media_type(headers) == TAR
         most = MAX_TAR_BYTES if streamed else self.max_bytes
-        declared = headers.get("content-length", "0")
-        if declared.isascii() and declared.isdigit() and int(declared) > most:
+        declared = _declared(headers)
+        if declared is not None and declared > most:
             await problem_response(_too_large(most))(scope, receive, send)
             return
-        body = _Body(receive, self.uploads, most, streamed)
+        kept = TAR_BYTES if declared is None else min(TAR_BYTES, declared + REQUEST_BYTES)
+        body = _Body(receive, self.uploads, most, kept if streamed else None)
 
         async def freeing(message: Message) -> None:
             if not streamed:
@@ -138,11 +139,11 @@ class BodyLimit:
 
 
 class _Body:
-    """One request's body on its way in."""
+    """One request's body on its way in; of one that is worked off as it arrives, no more than `kept` bytes are kept."""
 
-    def __init__(self, receive: Receive, uploads: Uploads, max_bytes: int, streamed: bool) -> None:
+    def __init__(self, receive: Receive, uploads: Uploads, max_bytes: int, kept: int | None) -> None:
         self._receive = receive
-        self._streamed = streamed
+        self._kept = kept
         self._uploads = uploads
         self._max_bytes = max_bytes
         self._received = 0
@@ -160,8 +161,8 @@ class _Body:
         self._received += size
         if self._received > self._max_bytes:
             raise _too_large(self._max_bytes)
-        if self._streamed:
-            self._hold(0 if self._held else TAR_BYTES)
+        if self._kept is not None:
+            self._hold(0 if self._held else self._kept)
         elif size or self._arriving:
             self._hold(size if self._held else size + REQUEST_BYTES)
         return message
@@ -186,6 +187,12 @@ class _Body:
             raise Problem(Kind.BODY_TOO_SLOW, detail, headers={"Connection": "close"}) from error
         finally:
             self._waited += time.perf_counter() - started
+
+
+def _declared(headers: Headers) -> int | None:
+    """The length of the body in bytes; None where its end is not known before it comes."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and "transfer-encoding" not in headers else None
 
 
 def _too_large(max_bytes: int) -> Problem:

@@ -103,9 +103,9 @@ class Database:
 
         `publish(result)` runs after the commit and before the acknowledgement, also on the writer thread: so
         caches see the writes in the order of their commits. If it raises, no further write is taken. With
-        `erases` nothing else in the folder keeps the deleted bytes either: snapshots are removed before the
-        commit, the write-ahead log is emptied before the acknowledgement, or as soon as the readers that need
-        it let go.
+        `erases` nothing else in the folder keeps the deleted bytes either: where there are some, snapshots are
+        removed before the commit; the write-ahead log is emptied before the acknowledgement, or as soon as the
+        readers that need it let go.
 
         Raises: what `transaction` raises (then nothing of it is stored), GalleryUnavailable (also when the writer
         died over it: then only the file tells whether it is stored), GalleryDamaged.

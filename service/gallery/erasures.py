@@ -73,11 +73,13 @@ class Erasures:
         def transaction(connection: sqlite3.Connection) -> Changes:
             where, values = _where(asked)
             rows = connection.execute(f"SELECT row FROM crops WHERE {where} ORDER BY row", values).fetchall()
+            before = connection.total_changes
             if asked.identity is not None:
                 connection.execute("DELETE FROM not_identity WHERE identity = ?", (asked.identity,))
             changes = erase(connection, [row for (row,) in rows])
-            for table in ("crops", "not_identity"):
-                connection.execute(f"REINDEX {table}")
+            if connection.total_changes > before:  # for it takes as long as the gallery is large
+                for table in ("crops", "not_identity"):
+                    connection.execute(f"REINDEX {table}")
             return changes
 
         changes = self._database.write(transaction, self._publish, erases=True)

@@ -22,6 +22,7 @@ from service.gallery.building import AUTO, Searching, StageBuilder
 from service.gallery.closing import Closing
 from service.gallery.columns import Columns
 from service.gallery.cursors import decode_row, encode_cursor
+from service.gallery.database import translated_errors
 from service.gallery.erasures import Erasures
 from service.gallery.identities import Identities
 from service.gallery.index import Index
@@ -179,7 +180,9 @@ class Gallery(Closing):
                 raise ValueError(f"a crop_id must be a UUID in lower case, not {item.crop_id!r}")
             embedding = item.embedding
             vectors.append(None if embedding is None else ranking.stored_form(embedding, self._index.dim))
-        return self._store.enrol(items, vectors, self._index.apply)
+        added = sum(vector is not None for vector in vectors)  # at most
+        with translated_errors(self._store.database.path), self._index.room_for(added):
+            return self._store.enrol(items, vectors, self._index.apply)
 
     def known(self, crop_ids: Iterable[str]) -> set[str]:
         """Those already enrolled: `enrol` takes them without embedding. One with a damaged vector is not."""

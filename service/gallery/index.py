@@ -7,6 +7,7 @@ module are measured by one fixed rule, see `Vectors.measure`.
 from __future__ import annotations
 
 import logging
+import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,6 +56,8 @@ class Index:
         self._threads = threads
         self._vectors = Vectors(dim, threads, folder)
         self._lock = ReadWriteLock()
+        self._making_room = threading.Lock()
+        self._expected = 0  # crops that room is kept for
 
     @property
     def dim(self) -> int:
@@ -144,6 +147,21 @@ class Index:
         with self._changing():
             self._vectors.reserve(count)
             self.columns.reserve(count)
+
+    @contextmanager
+    def room_for(self, count: int) -> Iterator[None]:
+        """Keeps room on the disk for `count` crops more, for the time of the block, in which `apply` brings them in.
+
+        What is committed must get in, so the room is made before. Raises OSError when the disk has none.
+        """
+        with self._making_room:
+            self._vectors.make_room(len(self._vectors) + self._expected + count)
+            self._expected += count
+        try:
+            yield
+        finally:
+            with self._making_room:
+                self._expected -= count
 
     def load(self, entries: Sequence[Entry], vectors: NDArray[np.float16], sound: NDArray[np.bool_]) -> None:
         """Adds stored crops with ascending rows; those not `sound` are listed but not searched."""

@@ -46,14 +46,18 @@ class RowFile:
             raise
         self._room = count
 
+    def make_room(self, count: int) -> None:
+        """As `reserve`, with room ahead where the disk has that; may overlap an `append` that finds its room."""
+        if count > self._room:
+            try:
+                self.reserve(count + AHEAD)
+            except OSError:  # for these, there may be room yet
+                self.reserve(count)
+
     def append(self, vectors: NDArray[np.float16]) -> None:
         """Adds vectors [n, D] at the end. Raises OSError when the disk has no room for them."""
         needed = self._count + len(vectors)
-        if needed > self._room:
-            try:
-                self.reserve(needed + AHEAD)
-            except OSError:  # for these, there may be room yet
-                self.reserve(needed)
+        self.make_room(needed)
         self.put(self._count, vectors)
         self._count = needed
 

@@ -95,8 +95,13 @@ class Vectors:
         self._rows.reserve(count)
         self._squares.reserve(count)
 
+    def make_room(self, count: int) -> None:
+        """Has the file, if that is where they are, grow for `count` vectors in all. Raises OSError."""
+        if isinstance(self._rows, RowFile):
+            self._rows.make_room(count)
+
     def append(self, vectors: NDArray[np.float16]) -> None:
-        """Adds vectors [n, D] at the end."""
+        """Adds vectors [n, D] at the end. Raises OSError when the disk has no room for them."""
         self._rows.append(vectors)
         self._squares.extend(self._products.squares(vectors))
 

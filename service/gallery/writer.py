@@ -38,8 +38,8 @@ class Writer:
     """Owns the writing connection (in autocommit) while its thread runs. Thread-safe.
 
     `require_in_place` is called after every commit and raises GalleryUnavailable when it went into a file that
-    nobody will find again: then it is not acknowledged. `remove_copies` is called before a commit that erases,
-    which fails if that raises.
+    nobody will find again: then it is not acknowledged. `remove_copies` is called before a commit that erases
+    something, which fails if that raises.
     """
 
     def __init__(
@@ -155,12 +155,15 @@ class Writer:
         """Runs what is in hand in one transaction; returns the writes that are now stored, fails the others."""
         connection = self._connection
         results = []
+        erased = False
         try:
             connection.execute("BEGIN IMMEDIATE")
             for write in self._in_hand:
                 with _savepoint(connection, write):
+                    before = connection.total_changes
                     results.append((write, write.transaction(connection)))
-            if any(write.erases for write, _ in results):
+                    erased = erased or (write.erases and connection.total_changes > before)
+            if erased:
                 self._remove_copies()
             connection.execute("COMMIT")
         except BaseException as error:

@@ -21,7 +21,7 @@ from service.jobs.archive import MANIFEST_NAME, ArchivedCrop, ArchiveHead
 from service.jobs.embedding import embed
 from service.jobs.job import JobError, Progress, unheard
 
-MAX_LINE = 2**16  # bytes for a crop in the manifest
+MAX_LINE = 2**24  # bytes for a crop in the manifest: 128,000 marks of the longest names, far more than people set
 CHUNK = 64  # crops that are enrolled together
 MAX_PICTURE_BYTES = 8 * 2**20
 ACTOR = "import"
@@ -53,8 +53,8 @@ def import_crops(
     Crops without a picture, or with one that cannot be embedded, are left out and told. `kept` says what to store of
     a picture. Progress is told in crops.
 
-    Raises JobError for a file that is no whole archive (what came before the damage is enrolled), EngineError when
-    the engine fails, and what `Gallery.enrol` raises.
+    Raises JobError for a file that is no whole archive and when the disk is nearly full (what came before is
+    enrolled), EngineError when the engine fails, and what `Gallery.enrol` raises.
     """
     run = _Import(gallery, audit, engine, kept)
     try:
@@ -102,6 +102,8 @@ class _Import:
 
     def _enrol(self, chunk: Mapping[str, tuple[ArchivedCrop, bytes]]) -> None:
         known = self._gallery.known(chunk)
+        if len(known) < len(chunk) and (shortage := self._gallery.shortage) is not None:
+            raise JobError(f"Nothing more is imported: {shortage}; free space, and the same command goes on.")
         self._known += len(known)
         pictures, stored = [], {}
         for crop_id, (crop, content) in chunk.items():

@@ -299,6 +299,28 @@ def test_a_disk_that_fills_up_ends_the_archive_with_a_count(service: Served, mon
     expect(service.client.post("/gallery", content=content, headers=TAR), "storage-full")
 
 
+def test_an_archive_ends_before_it_uses_up_the_room_that_erasing_needs(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enrol = service.runtime.gallery.enrol
+
+    def filling(items: Any) -> Any:
+        monkeypatch.setattr("service.gallery.space.LEAST_BYTES", 2**60)
+        monkeypatch.setattr("service.gallery.space.LEAST_SHARE", 1.0)
+        return enrol(items)
+
+    monkeypatch.setattr(service.runtime.gallery, "enrol", filling)
+    content = archive({f"{number}.png": crop(number % 64, number // 64) for number in range(70)})
+    lines, end = send(service.client, content)
+    assert statuses(lines) == ["created"] * 64
+    assert end["done"] is False
+    assert end["problem"]["type"] == "/problems/storage-full"
+    assert "nearly full" in end["problem"]["detail"]
+    assert service.runtime.gallery.crop_count == 64
+    erased = service.client.post("/erasures", json={"crop_ids": [lines[0]["crop_id"]]})
+    assert erased.json()["crops"] == 1
+
+
 def test_groups_are_small_in_bytes_too(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     enrol = service.runtime.gallery.enrol

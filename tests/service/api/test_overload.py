@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +12,14 @@ import httpx
 import pytest
 
 from service.api import searching
-from service.api.limits import REQUEST_BYTES, TAR, Uploads
+from service.api.limits import REQUEST_BYTES, TAR, TAR_BYTES, Uploads
 from service.inference.images import decode_and_keep
 from service.settings import Settings
 from tests.drawn_crops import crop, uploads
 from tests.engine_doubles import FaultyEngine
 from tests.eventually import until
 from tests.raw_http import PART, answer_of, head, opened
+from tests.service.api.archives import archive, in_pieces, send
 from tests.service.api.canonical_error import expect
 from tests.serving import serve
 
@@ -79,6 +81,30 @@ def test_all_bodies_together_have_a_limit(
         until(lambda: counted.held == 0)
         assert service.client.post("/embed", files=uploads(crop(1))).status_code == 200
         assert counted.held == 0
+
+
+def test_an_archive_counts_as_what_is_kept_of_it(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Uploads(limit=TAR_BYTES + REQUEST_BYTES)
+    monkeypatch.setattr("service.app.Uploads", lambda: counted)
+    content = archive({"a.png": crop(1)})
+    with serve(make_settings()) as service:
+        connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=30)
+        connection.putrequest("POST", "/gallery")
+        for name, value in {"Content-Type": TAR, "Content-Length": "1000000"}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        connection.send(content[:1024])
+        until(lambda: counted.held == 1_000_000 + REQUEST_BYTES)
+        lines, end = send(service.client, content)  # its length is declared
+        assert (len(lines), end["done"]) == (1, True)
+        refused = service.client.post("/gallery", content=in_pieces(content, 1024), headers={"Content-Type": TAR})
+        expect(refused, "uploads-full")
+        connection.close()
+        until(lambda: counted.held == 0)
+        assert send(service.client, in_pieces(content, 1024))[1]["done"]
+        until(lambda: counted.held == 0)
 
 
 def test_a_body_is_given_back_whatever_becomes_of_it(

@@ -15,6 +15,7 @@ from service.gallery import database as database_module
 from service.gallery import writer as writer_module
 from service.gallery.database import DATABASE_NAME
 from service.gallery.erasures import Selection
+from service.gallery.folder import SNAPSHOT_NAME
 from service.gallery.identities import Correction
 from service.gallery.records import Filters, Labels, NewCrop, QueryOptions, UnknownCrop, UnknownIdentity
 from tests.service.gallery.cases import START, crop_id, new_crop, open_gallery, units, until
@@ -125,6 +126,30 @@ def test_what_a_camera_saw_is_erased_with_its_end(opening: Opening) -> None:
 def test_what_is_to_be_erased_is_said_once_and_clearly(asked: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"before|exactly one"):
         Selection(**asked)  # type: ignore[arg-type]
+
+
+def test_an_erasure_of_nothing_costs_no_indexes_and_no_copies(tmp_path: Path) -> None:
+    vectors = units(np.random.default_rng(6), 3)
+    anna = Selection(identity="anna")
+    statements: list[str] = []
+    with open_gallery(tmp_path) as gallery:
+        gallery.enrol([new_crop(n, v, Labels("bob")) for n, v in enumerate(vectors)])
+        gallery.identities.correct(crop_id(0), Correction(not_identity=frozenset({"anna"})))
+        gallery._store.database.write(lambda connection: connection.set_trace_callback(statements.append))
+
+        def erase(asked: Selection) -> tuple[int, bool, bool]:
+            """How many were erased; whether the snapshot is there yet, and whether indexes were written anew."""
+            assert gallery._snapshots.write()
+            statements.clear()
+            receipt = gallery.erasures.erase(asked)
+            assert receipt.wal_truncated
+            copied = (tmp_path / SNAPSHOT_NAME).exists()
+            return receipt.crops, copied, any(statement.startswith("REINDEX") for statement in statements)
+
+        assert erase(anna) == (0, False, True)  # the mark names her
+        for nothing in (anna, Selection(camera="c9"), Selection(crop_ids=frozenset({crop_id(9)}))):
+            assert erase(nothing) == (0, True, False)
+        assert erase(Selection(crop_ids=frozenset({crop_id(0)}))) == (1, False, True)
 
 
 def test_an_erasure_that_fails_erases_nothing(tmp_path: Path) -> None:

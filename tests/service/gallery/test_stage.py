@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.gallery import building, index, memory, rowfile, stage
 from service.gallery.building import Searching, StageBuilder
 from service.gallery.gallery import Gallery
-from service.gallery.records import Filters, GalleryUnavailable, QueryOptions
+from service.gallery.records import Filters, GalleryFull, GalleryUnavailable, QueryOptions
 from service.gallery.stage import FirstStage, Kind, StageKind, cells
 from tests.service.gallery.cases import MODEL, units, until
 from tests.service.gallery.large import DIM, PEOPLE, SHOTS, agreement, enrolled, opened, people, staged
@@ -189,6 +189,38 @@ def test_a_file_of_vectors_grows_into_the_last_room_and_gives_back_what_does_not
         rows.append(vectors[250:])
     assert os.fstat(rows._descriptor).st_size == 250 * 2 * DIM
     np.testing.assert_array_equal(rows.take(np.arange(250)), vectors[:250])
+
+
+def test_a_full_disk_refuses_vectors_before_they_are_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = enrolled(people(np.random.default_rng(9), 50, SHOTS))
+    with opened(tmp_path, "compressed") as gallery:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", no_room_behind(200 * 2 * DIM))
+            gallery.enrol(crops[:150])
+            with pytest.raises(GalleryFull, match="the disk is full; free space, then send it again"):
+                gallery.enrol(crops[150:250])
+            assert gallery.trouble is None
+            assert gallery.known([crop.crop_id for crop in crops[150:250]]) == set()
+            assert gallery.crop_count == 150
+            gallery.enrol(crops[150:200])
+            probe = crops[199].embedding
+            assert probe is not None
+            assert gallery.query(probe[np.newaxis], QueryOptions()).searched == 200
+            gallery.delete(crops[0].crop_id)
+        gallery.enrol(crops[200:])
+        assert gallery.crop_count == len(crops) - 1
+
+
+def test_room_is_not_promised_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", no_room_behind(3 * 2 * DIM))
+    empty = index.Index(DIM, folder=tmp_path)
+    with empty.room_for(2):
+        with pytest.raises(OSError, match="No space left"), empty.room_for(2):
+            pass
+        with empty.room_for(1):
+            pass
+    with empty.room_for(3):
+        pass
 
 
 def test_erased_vectors_are_gone_from_the_file_without_a_name(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,32 @@ def test_an_import_goes_on_and_changes_nothing_that_is_there(
         gallery.enrol([NewCrop(crop_id(1), None, labels=Labels(identity="renamed"))])
     assert bring_in(archive, tmp_path / "other", engine) == Imported(created=4, known=6, left_out=())
     assert crops_of(tmp_path / "other", engine)[1].identity == "renamed"
+
+
+def test_an_import_ends_before_the_disk_is_full_and_goes_on_when_it_is_not(
+    archive: Path, tmp_path: Path, engine: OnnxEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module, "CHUNK", 3)
+
+    def fills(done: int, _total: int) -> None:
+        if done == 6:
+            monkeypatch.setattr("service.gallery.space.LEAST_BYTES", 2**60)
+            monkeypatch.setattr("service.gallery.space.LEAST_SHARE", 1.0)
+
+    with pytest.raises(JobError, match=r"the disk of the gallery is nearly full.*free space, and the same command"):
+        bring_in(archive, tmp_path / "other", engine, progress=fills)
+    crops_of(tmp_path / "other", engine, range(6))
+    monkeypatch.undo()
+    assert bring_in(archive, tmp_path / "other", engine) == Imported(created=4, known=6, left_out=())
+
+
+def test_a_crop_with_very_many_marks_is_imported(tmp_path: Path, engine: OnnxEngine) -> None:
+    marks = tuple(f"{n:0128}" for n in range(1000))
+    with opened(tmp_path / "data", engine) as gallery:
+        gallery.enrol([replace(new_crop(0, engine), not_identity=marks)])
+    export_crops(tmp_path / "data", tmp_path / "crops.tar")
+    assert bring_in(tmp_path / "crops.tar", tmp_path / "other", engine).created == 1
+    assert crops_of(tmp_path / "other", engine, range(1))[0].not_identity == marks
 
 
 def test_crops_without_a_usable_picture_are_named(folder: Path, tmp_path: Path, engine: OnnxEngine) -> None:
