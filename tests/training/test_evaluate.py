@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.training.data.drawing import write_pictures
 from training.data.reading import read
 from training.evaluate import main
 from training.retrieval.onnx_model import OnnxModel
@@ -163,6 +164,20 @@ def test_some_cameras_alone_are_measured(own_file: Path, folder: Path, capsys: p
     assert json.loads(capsys.readouterr().out)["data"].endswith(", only cameras 1, 2")
     assert "only in its own" in failing([own_file, "--data", folder, "--camera", "1"], capsys)
     assert "no picture is of a camera '9'" in failing([own_file, "--data", folder, "--camera", "9"], capsys)
+
+
+def test_where_nothing_can_be_measured_nothing_is_embedded(
+    own_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(OnnxModel, "embed")
+    assert "only in its own" in failing([own_file, "--data", folder, "--camera", "1"], capsys)
+    names = [f"{person}/{name}" for person in "abcdefgh" for name in ("door_1.jpg", "door_2.jpg", "lift_1.jpg")]
+    write_pictures(tmp_path, names)
+    lines = [f"{name},{name[0]},{name[2:6]}" for name in names]
+    table = tmp_path / "own.csv"
+    table.write_text("\n".join(["path,identity,camera", *lines]))
+    told = failing([own_file, "--data", table, "--camera", "lift"], capsys)
+    assert "error: none of these pictures is a query, so that nobody asks: take more cameras" in told
 
 
 def test_ctrl_c_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
