@@ -236,7 +236,7 @@ def find_output(checkpoint: Path, output: Path | None, precision: Precision) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 written, 1 the file failed its check, 2 bad input, 130 interrupted."""
+    """Exit codes: 0 written, 1 the file failed its check or could not be written, 2 bad input, 130 interrupted."""
     options = parse(argv)
     output: Path | None = options.output
     try:
@@ -257,6 +257,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(exported.summary())
         for warning in exported.warnings:
             print(f"warning: {warning}", file=sys.stderr)
+    except NotWritten as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

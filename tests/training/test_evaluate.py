@@ -57,6 +57,16 @@ def test_where_nothing_can_be_saved_nothing_is_embedded(
     assert f"error: {tmp_path / 'file'} cannot be a folder" in told
 
 
+def test_embeddings_that_cannot_be_written_are_no_bad_input(
+    own_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "query.npy.partial").symlink_to("/dev/full")
+    assert main([str(own_file), "--data", str(folder), "--save", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert f"stopped: {tmp_path / 'query.npy'} could not be written (" in printed.err
+    assert printed.out == ""
+
+
 def test_bad_input_is_said_in_a_sentence(
     own_file: Path, checkpoint_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

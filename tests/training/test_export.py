@@ -403,8 +403,8 @@ def test_a_full_disk_names_the_file(
 
     monkeypatch.setattr(command, "export_graph", full)
     path = stored.with_name("model-fp32.onnx")
-    assert main([str(stored), "--data", str(drawn), "--precision", "fp32"]) == 2
-    assert capsys.readouterr().err == f"error: {path} could not be written ([Errno 28] No space left on device)\n"
+    assert main([str(stored), "--data", str(drawn), "--precision", "fp32"]) == 1
+    assert capsys.readouterr().err == f"stopped: {path} could not be written ([Errno 28] No space left on device)\n"
     assert not list(stored.parent.glob(".export-*"))
 
 

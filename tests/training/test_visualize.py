@@ -270,6 +270,14 @@ def test_bad_input_is_one_sentence(
     assert message in error
 
 
+def test_a_figure_that_cannot_be_written_is_no_bad_input(
+    folders: dict[Variant, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fig8-losses-drawn.png.partial").symlink_to("/dev/full")
+    assert main(["losses", str(folders[OURS]), "--output", str(tmp_path)]) == 1
+    assert f"stopped: {tmp_path / 'fig8-losses-drawn.png'} could not be written (" in capsys.readouterr().err
+
+
 def test_an_unknown_figure_is_refused(folders: dict[Variant, Path], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         main(["losses,fig12", str(folders[OURS])])
