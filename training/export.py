@@ -28,7 +28,7 @@ with needed(__name__):
 
     from training.arguments import add_excluded_cameras, path, terminal
     from training.config import Config
-    from training.data.dataset import Dataset, Sample, people
+    from training.data.dataset import Dataset, Sample, people, spread
     from training.data.holdout import hold_out, stranger_pairs, without_cameras
     from training.data.images import read_crop
     from training.data.reading import LAYOUTS, read
@@ -213,11 +213,6 @@ def measure_impostors(file: OnnxModel, held_out: Sequence[Sample], console: Cons
         embeddings = embed_samples(file, held_out, advance=lambda n: bar.update(task, advance=n))
     identities = np.array([sample.identity for sample in held_out])
     return {"impostor_curve": json.dumps(impostor_curve(embeddings, identities))}
-
-
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """`count` samples (or all) evenly over the sorted data set, so that every camera and many people are in it."""
-    return [samples[i] for i in np.linspace(0, len(samples) - 1, min(count, len(samples)), dtype=int)]
 
 
 def crops_of(samples: Sequence[Sample], config: Config) -> Crops:

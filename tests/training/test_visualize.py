@@ -13,9 +13,9 @@ import torch
 
 from tests.training.figures.reading_back import legend, points, title
 from training.config import Config, build_config
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, spread
 from training.figures import makers
-from training.figures.makers import MAKERS, people_of, spread
+from training.figures.makers import MAKERS, people_of
 from training.figures.material import Material, Missing
 from training.figures.runs import Run, find_runs
 from training.figures.variants import CROSS_ENTROPY, DUKE, MEASURES, NONE, OURS, SPATIAL, VARIANTS, Variant

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.data.dataset import DISTRACTOR, Sample, short_name
+from training.data.dataset import DISTRACTOR, Sample, short_name, spread
 from training.figures.curves import Accuracy, Cmc, draw_accuracy, draw_cmc, draw_losses
 from training.figures.embeddings import FEWEST, Scatter, draw_scatter, perplexity_of, project
 from training.figures.maps import draw_kernel, draw_people, draw_stages, received_attention
@@ -130,11 +130,6 @@ def draw_cmc_curves(material: Material) -> Drawn:
     yield "cmc", draw_cmc([model for _, model in found], data, queries)
 
 
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """`count` samples (or all, where there are fewer) evenly over the sequence."""
-    return [samples[i] for i in np.linspace(0, len(samples) - 1, min(count, len(samples)), dtype=int)]
-
-
 def people_of(ranking: Ranking) -> list[Sample]:
     """The pictures, at most 30 each, of ten test people, evenly over those who have two or more."""
     pictures: dict[int, list[Sample]] = {}
@@ -142,8 +137,7 @@ def people_of(ranking: Ranking) -> list[Sample]:
         if sample.identity > DISTRACTOR:
             pictures.setdefault(sample.identity, []).append(sample)
     people = [pictures[identity] for identity in sorted(pictures) if len(pictures[identity]) > 1]
-    chosen = [people[i] for i in np.linspace(0, len(people) - 1, min(IDENTITIES, len(people)), dtype=int)]
-    return [sample for person in chosen for sample in person[:PICTURES]]
+    return [sample for person in spread(people, IDENTITIES) for sample in person[:PICTURES]]
 
 
 def _person(material: Material, sample: Sample) -> str:
