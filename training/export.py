@@ -26,7 +26,7 @@ with needed(__name__):
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from training.arguments import add_excluded_cameras, path, terminal
+    from training.arguments import add_excluded_cameras, path, terminal, words
     from training.config import Config
     from training.data.dataset import Dataset, Sample, people, spread
     from training.data.holdout import hold_out, stranger_pairs, without_cameras
@@ -276,9 +276,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_excluded_cameras(parser)
     parser.add_argument("--output", type=path, metavar="FILE", help="default: beside the checkpoint")
     parser.add_argument("--precision", choices=get_args(Precision), default="int8")
-    parser.add_argument("--name", help="of the model (default: its training data and precision)")
+    parser.add_argument("--name", type=words, help="of the model (default: its training data and precision)")
     parser.add_argument(
-        "--licence-notice", metavar="TEXT", help="default: that of the data it was trained on, where it is known"
+        "--licence-notice",
+        type=words,
+        metavar="TEXT",
+        help="default: that of the data it was trained on, where it is known",
     )
     parser.add_argument("--no-evaluation", action="store_true", help="do not measure the file on the test part")
     return parser.parse_args(argv)
