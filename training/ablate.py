@@ -102,7 +102,7 @@ def prepare(arguments: argparse.Namespace, console: Console | None) -> Ablation:
         runs = folder(data.name)
     elif arguments.preset == "smoke":
         runs = folder(DRAWN)
-        data = read(draw_data(runs / DRAWN))
+        data = read(draw_data(runs / DRAWN), ignore_cameras=arguments.ignore_cameras)
     else:
         raise ConfigError("--data is needed: the data set to train on and to measure with")
     make_folder(runs)

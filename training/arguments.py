@@ -28,6 +28,15 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def words(text: str) -> str:
+    """Words that a file will hold; bytes on the command line that are no UTF-8 could not be written into it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError("bytes that are no text in UTF-8") from error
+    return text
+
+
 def positive(text: str) -> int:
     """A whole number from 1 to a million."""
     return _whole(text, 1, MOST)

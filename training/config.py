@@ -61,7 +61,11 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-class Misfit(ConfigError):
+class Conflict(ConfigError):
+    """Settings each of which could have its value, but not together."""
+
+
+class Misfit(Conflict):
     """Settings that do not fit each other or the data: all that does not, and a remedy for all of it.
 
     Args:
@@ -150,16 +154,16 @@ class Config:
             check_range(name, getattr(self, name), low, high)
         if not all(1 <= blocks <= MOST_BLOCKS for blocks in self.layers):
             raise ConfigError(f"layers is {list(self.layers)}: every stage needs a block, and {MOST_BLOCKS} at most")
-        if self.half_size_epochs and min(self.height, self.width) < 2 * SMALLEST:
-            raise ConfigError(f"half_size_epochs needs a height and width of {2 * SMALLEST} at least")
-        if self.relations and not self.distillation:
-            raise ConfigError("relations goes with distillation: set both above 0")
-        if self.recombined >= self.shots:
-            raise ConfigError(f"recombined is {self.recombined}: less than shots ({self.shots}) is needed")
         if self.calibration_identities == 1:
             raise ConfigError("calibration_identities is 1: distances between strangers need two identities or more")
+        if self.half_size_epochs and min(self.height, self.width) < 2 * SMALLEST:
+            raise Conflict(f"half_size_epochs needs a height and width of {2 * SMALLEST} at least")
+        if self.relations and not self.distillation:
+            raise Conflict("relations goes with distillation: set both above 0")
+        if self.recombined >= self.shots:
+            raise Conflict(f"recombined is {self.recombined}: less than shots ({self.shots}) is needed")
         if not self._learns():
-            raise ConfigError(
+            raise Conflict(
                 "nothing is left to learn: frozen_stages=5 with attention=none and losses=triplet freezes "
                 "all that the triplet loss sees; freeze fewer stages"
             )
@@ -252,6 +256,7 @@ def build_config(preset: str, file: Path | None = None, overrides: Sequence[str]
 
     Raises:
         ConfigError: an unknown preset or key, a value of another type or outside its range.
+        Conflict: all of them together do not fit each other.
     """
     if preset not in PRESETS:
         raise ConfigError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
@@ -260,7 +265,7 @@ def build_config(preset: str, file: Path | None = None, overrides: Sequence[str]
         told = parse_file(file)
         try:
             Config.from_dict(told)
-        except Misfit:  # which the preset and the overrides may mend
+        except Conflict:  # which the preset and the overrides may mend
             pass
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from error

@@ -22,7 +22,7 @@ with needed(__name__):
     from training.data.dataset import Dataset
     from training.data.holdout import only_cameras
     from training.data.reading import LAYOUTS, read
-    from training.loop.files import make_folder
+    from training.loop.files import NotWritten, make_folder
     from training.printing import printing
     from training.retrieval.advice import advice
     from training.retrieval.onnx_model import INPUT_LAYOUTS, MOST_SIDE, OnnxModel
@@ -33,7 +33,7 @@ with needed(__name__):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 measured, 2 bad input, 130 interrupted."""
+    """Exit codes: 0 measured, 1 the embeddings could not be written, 2 bad input, 130 interrupted."""
     options = parse(argv)
     try:
         evaluation, remarks = measure(options)
@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:  # of a checkpoint, which needs torch
         print(f"error: {missing(error)}", file=sys.stderr)
         return 2
+    except NotWritten as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

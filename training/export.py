@@ -26,9 +26,9 @@ with needed(__name__):
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from training.arguments import add_excluded_cameras, path, terminal
+    from training.arguments import add_excluded_cameras, path, terminal, words
     from training.config import Config
-    from training.data.dataset import Dataset, Sample, people
+    from training.data.dataset import Dataset, Sample, people, spread
     from training.data.holdout import hold_out, stranger_pairs, without_cameras
     from training.data.images import read_crop
     from training.data.reading import LAYOUTS, read
@@ -215,11 +215,6 @@ def measure_impostors(file: OnnxModel, held_out: Sequence[Sample], console: Cons
     return {"impostor_curve": json.dumps(impostor_curve(embeddings, identities))}
 
 
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """`count` samples (or all) evenly over the sorted data set, so that every camera and many people are in it."""
-    return [samples[i] for i in np.linspace(0, len(samples) - 1, min(count, len(samples)), dtype=int)]
-
-
 def crops_of(samples: Sequence[Sample], config: Config) -> Crops:
     """uint8 [len(samples), H, W, 3]."""
     return np.stack([read_crop(sample, config.height, config.width) for sample in samples])
@@ -236,7 +231,7 @@ def find_output(checkpoint: Path, output: Path | None, precision: Precision) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 written, 1 the file failed its check, 2 bad input, 130 interrupted."""
+    """Exit codes: 0 written, 1 the file failed its check or could not be written, 2 bad input, 130 interrupted."""
     options = parse(argv)
     output: Path | None = options.output
     try:
@@ -257,6 +252,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(exported.summary())
         for warning in exported.warnings:
             print(f"warning: {warning}", file=sys.stderr)
+    except NotWritten as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -278,9 +276,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_excluded_cameras(parser)
     parser.add_argument("--output", type=path, metavar="FILE", help="default: beside the checkpoint")
     parser.add_argument("--precision", choices=get_args(Precision), default="int8")
-    parser.add_argument("--name", help="of the model (default: its training data and precision)")
+    parser.add_argument("--name", type=words, help="of the model (default: its training data and precision)")
     parser.add_argument(
-        "--licence-notice", metavar="TEXT", help="default: that of the data it was trained on, where it is known"
+        "--licence-notice",
+        type=words,
+        metavar="TEXT",
+        help="default: that of the data it was trained on, where it is known",
     )
     parser.add_argument("--no-evaluation", action="store_true", help="do not measure the file on the test part")
     return parser.parse_args(argv)

@@ -131,7 +131,8 @@ def find_data(arguments: argparse.Namespace, config: Config, processes: Processe
     if processes.first:
         draw_data(run / DRAWN)
     processes.wait()
-    return without_cameras(read(run / DRAWN, "market1501"), arguments.exclude_camera), run
+    data = read(run / DRAWN, "market1501", ignore_cameras=arguments.ignore_cameras)
+    return without_cameras(data, arguments.exclude_camera), run
 
 
 def read_data(arguments: argparse.Namespace) -> Dataset:

@@ -31,17 +31,21 @@ with needed(__name__):
     from training.figures.material import Material, Missing
     from training.figures.runs import find_runs
     from training.figures.style import save
+    from training.loop.files import NotWritten
     from training.network.device import find_device
 
 ALL = "all"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 drawn; 1 a figure that was asked for by name, or every one, misses something; 2 bad input; 130
-    interrupted."""
+    """Exit codes: 0 drawn; 1 a figure that was asked for by name, or every one, misses something, or one could not be
+    written; 2 bad input; 130 interrupted."""
     options = parse(argv)
     try:
         missing = visualize(options, Console(stderr=True))
+    except NotWritten as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

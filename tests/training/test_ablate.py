@@ -14,7 +14,7 @@ import torch
 
 from training import ablate, visualize
 from training.config import ConfigError, build_config
-from training.data.dataset import Dataset
+from training.data.dataset import UNKNOWN_CAMERA, Dataset
 from training.figures.ablation import Ablation, base_config
 from training.figures.makers import MAKERS
 from training.figures.runs import find_runs
@@ -40,6 +40,13 @@ def ablated(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("ablation")
     assert ablate.main(command(drawn, runs)) == 0
     return runs
+
+
+def test_cameras_of_the_drawn_data_may_be_ignored_too(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "drawn").symlink_to(drawn)
+    arguments = ablate.parse(["--preset", "smoke", "--runs", str(tmp_path), *SETTINGS, "--ignore-cameras"])
+    data = ablate.prepare(arguments, None).data
+    assert {sample.camera for sample in (*data.train, *data.query, *data.gallery)} == {UNKNOWN_CAMERA}
 
 
 @pytest.fixture

@@ -145,6 +145,27 @@ def test_bad_preset_and_file(tmp_path: Path) -> None:
         build_config("smoke", tmp_path / "absent.toml")
 
 
+@pytest.mark.parametrize(
+    ("line", "override", "alone"),
+    [
+        ("relations = 100.0", "distillation=20", "relations goes with distillation"),
+        ("recombined = 4", "shots=8", "recombined is 4: less than shots"),
+        ("half_size_epochs = 2", "width=64", "half_size_epochs needs a height and width of 64"),
+        ('frozen_stages = 5\nattention = "none"\nlosses = "triplet"', "embedding_dim=8", "nothing is left to learn"),
+    ],
+)
+def test_a_file_need_not_fit_by_itself(tmp_path: Path, line: str, override: str, alone: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(line)
+    settings = line.replace(" = ", "=").splitlines()
+    assert build_config("smoke", file, [override]) == build_config("smoke", overrides=[*settings, override])
+    with pytest.raises(ConfigError, match=alone):
+        build_config("smoke", file)
+    file.write_text(f"{line}\ncalibration_identities = 1")  # which nothing else could mend
+    with pytest.raises(ConfigError, match=r"own\.toml: calibration_identities is 1"):
+        build_config("smoke", file, [override])
+
+
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text("epochs = 7", encoding="utf-8-sig")
     assert build_config("smoke", tmp_path / "own.toml").epochs == 7

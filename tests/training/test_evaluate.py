@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.training.data.drawing import write_pictures
 from training.data.reading import read
 from training.evaluate import main
 from training.retrieval.onnx_model import OnnxModel
@@ -54,6 +55,16 @@ def test_where_nothing_can_be_saved_nothing_is_embedded(
     (tmp_path / "file").touch()
     told = failing([own_file, "--data", folder, "--save", tmp_path / "file"], capsys)
     assert f"error: {tmp_path / 'file'} cannot be a folder" in told
+
+
+def test_embeddings_that_cannot_be_written_are_no_bad_input(
+    own_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "query.npy.partial").symlink_to("/dev/full")
+    assert main([str(own_file), "--data", str(folder), "--save", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert f"stopped: {tmp_path / 'query.npy'} could not be written (" in printed.err
+    assert printed.out == ""
 
 
 def test_bad_input_is_said_in_a_sentence(
@@ -163,6 +174,20 @@ def test_some_cameras_alone_are_measured(own_file: Path, folder: Path, capsys: p
     assert json.loads(capsys.readouterr().out)["data"].endswith(", only cameras 1, 2")
     assert "only in its own" in failing([own_file, "--data", folder, "--camera", "1"], capsys)
     assert "no picture is of a camera '9'" in failing([own_file, "--data", folder, "--camera", "9"], capsys)
+
+
+def test_where_nothing_can_be_measured_nothing_is_embedded(
+    own_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(OnnxModel, "embed")
+    assert "only in its own" in failing([own_file, "--data", folder, "--camera", "1"], capsys)
+    names = [f"{person}/{name}" for person in "abcdefgh" for name in ("door_1.jpg", "door_2.jpg", "lift_1.jpg")]
+    write_pictures(tmp_path, names)
+    lines = [f"{name},{name[0]},{name[2:6]}" for name in names]
+    table = tmp_path / "own.csv"
+    table.write_text("\n".join(["path,identity,camera", *lines]))
+    told = failing([own_file, "--data", table, "--camera", "lift"], capsys)
+    assert "error: none of these pictures is a query, so that nobody asks: take more cameras" in told
 
 
 def test_ctrl_c_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -367,6 +368,14 @@ def test_bad_input_is_one_sentence(
     assert message in said
 
 
+@pytest.mark.parametrize("option", ["--name", "--licence-notice"])
+def test_words_that_no_file_could_hold_are_refused_at_once(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["absent.pt", "--data", "absent", option, os.fsdecode(b"caf\xe9")])
+    assert refused.value.code == 2
+    assert f"argument {option}: bytes that are no text in UTF-8" in capsys.readouterr().err
+
+
 def test_the_precisions_of_a_training_run_are_known() -> None:
     assert set(DEFAULT_PRECISIONS) <= set(PRECISIONS)
 
@@ -403,8 +412,8 @@ def test_a_full_disk_names_the_file(
 
     monkeypatch.setattr(command, "export_graph", full)
     path = stored.with_name("model-fp32.onnx")
-    assert main([str(stored), "--data", str(drawn), "--precision", "fp32"]) == 2
-    assert capsys.readouterr().err == f"error: {path} could not be written ([Errno 28] No space left on device)\n"
+    assert main([str(stored), "--data", str(drawn), "--precision", "fp32"]) == 1
+    assert capsys.readouterr().err == f"stopped: {path} could not be written ([Errno 28] No space left on device)\n"
     assert not list(stored.parent.glob(".export-*"))
 
 

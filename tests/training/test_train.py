@@ -19,7 +19,7 @@ from tests.training.loop.tiny import TINY, log_of
 from training import export, train
 from training.config import build_config
 from training.data import market1501, synthetic
-from training.data.dataset import Dataset, short_name
+from training.data.dataset import UNKNOWN_CAMERA, Dataset, short_name
 from training.loop import checkpoint
 from training.loop.distributed import Processes
 from training.loop.files import NotWritten, locked
@@ -230,6 +230,13 @@ def test_the_default_folder_names_preset_data_and_settings(drawn: Path) -> None:
     assert run.parent == RUNS
     assert run.name == f"smoke-{short_name(data.name)}-{config.sha256()[:8]}"
     assert short_name("Market-1501") == "market1501"
+
+
+def test_cameras_of_the_drawn_data_may_be_ignored_too(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "drawn").symlink_to(drawn)
+    arguments = parse(["--preset", "smoke", "--run", str(tmp_path), "--ignore-cameras"])
+    data, _ = find_data(arguments, build_config("smoke"), Processes())
+    assert {sample.camera for sample in (*data.train, *data.query, *data.gallery)} == {UNKNOWN_CAMERA}
 
 
 def test_only_the_first_process_draws_and_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import torch
 
 from tests.training.figures.reading_back import legend, points, title
 from training.config import Config, build_config
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, spread
 from training.figures import makers
-from training.figures.makers import MAKERS, people_of, spread
+from training.figures.makers import MAKERS, people_of
 from training.figures.material import Material, Missing
 from training.figures.runs import Run, find_runs
 from training.figures.variants import CROSS_ENTROPY, DUKE, MEASURES, NONE, OURS, SPATIAL, VARIANTS, Variant
@@ -29,17 +30,16 @@ def write_run(folder: Path, config: Config, data: str = "drawn", measured: bool 
     """A run folder with an untrained network and invented figures."""
     folder.mkdir(parents=True)
     torch.manual_seed(config.seed)
-    state = {
-        "model": ReIDNet(config, 4).state_dict(),
-        "epoch": config.epochs,
+    provenance = {
         "config": config.to_dict(),
         "classes": 4,
         "initialisation": "from scratch",
         "teacher": "none",
         "data": {"name": data},
     }
+    state = {"model": ReIDNet(config, 4).state_dict(), "epoch": config.epochs, **provenance}
     torch.save(state, folder / "checkpoint.pt")
-    (folder / "run.json").write_text(json.dumps({"config": config.to_dict(), "data": {"name": data}}))
+    (folder / "run.json").write_text(json.dumps(provenance))
     figures = {"rank1": 0.5, "mAP": 0.25} if measured else {}
     lines = [{"epoch": epoch, "cross_entropy": 2.0} | (figures if epoch % 2 == 0 else {}) for epoch in (1, 2, 3, 4)]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -160,6 +160,28 @@ def test_seeds_are_averaged_where_all_were_measured(tmp_path: Path) -> None:
     np.testing.assert_allclose(points(figure.get_axes()[0], 0), [[2, 60]])
 
 
+def test_a_seed_without_a_log_leaves_the_others_their_curve(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        write_run(tmp_path / "runs" / str(seed), replace(BASE, seed=seed))
+    alone = (tmp_path / "runs" / "0" / "checkpoint.pt").rename(tmp_path / "alone.pt")
+    shutil.rmtree(tmp_path / "runs" / "0")
+    material = Material(find_runs([alone, tmp_path / "runs"]), None)
+    ((_, figure),) = makers.draw_accuracies(material)
+    assert "2 seeds, mean ± deviation" in title(figure)
+    np.testing.assert_allclose(points(figure.get_axes()[0], 0), [[2, 50], [4, 50]])
+    ((_, losses),) = makers.draw_loss_curves(material)
+    assert [axes.get_title() for axes in losses.get_axes()] == ["both losses"]
+    assert not material.groups()[0].repeated
+
+
+def test_a_run_that_repeats_a_seed_is_left_out_and_said(
+    folders: dict[Variant, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = write_run(tmp_path / "again", OURS.apply(BASE))
+    assert main(["accuracy", str(folders[OURS]), str(again), "--output", str(tmp_path)]) == 0
+    assert f"accuracy: {again} is left out: a run like it has the same seed\n" in capsys.readouterr().err
+
+
 def test_runs_that_were_not_measured_make_no_curve(tmp_path: Path) -> None:
     write_run(tmp_path / "run", BASE, measured=False)
     with pytest.raises(Missing, match="eval_every=N"):
@@ -213,6 +235,14 @@ def test_cmc_takes_what_an_ablation_measured(folders: dict[Variant, Path], data:
         drawn_stems(Material(find_runs([folder]), None), "cmc")
 
 
+def test_cmc_has_a_curve_of_every_seed_that_can_be_measured(data: Dataset, tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        write_run(tmp_path / str(seed), replace(BASE, seed=seed))
+    (tmp_path / "2" / "checkpoint.pt").unlink()
+    ((_, figure),) = makers.draw_cmc_curves(Material(find_runs([tmp_path]), data))
+    assert "2 seeds, mean ± deviation" in figure.get_axes()[0].get_title()
+
+
 def test_people_are_spread_over_the_test_part(data: Dataset) -> None:
     people = people_of(ranking_of(data, "test"))
     assert {sample.identity for sample in people} == {sample.identity for sample in data.query}
@@ -238,6 +268,14 @@ def test_bad_input_is_one_sentence(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
+
+
+def test_a_figure_that_cannot_be_written_is_no_bad_input(
+    folders: dict[Variant, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fig8-losses-drawn.png.partial").symlink_to("/dev/full")
+    assert main(["losses", str(folders[OURS]), "--output", str(tmp_path)]) == 1
+    assert f"stopped: {tmp_path / 'fig8-losses-drawn.png'} could not be written (" in capsys.readouterr().err
 
 
 def test_an_unknown_figure_is_refused(folders: dict[Variant, Path], capsys: pytest.CaptureFixture[str]) -> None:

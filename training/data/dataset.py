@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 JUNK = -1  # a detection that is no person, or a part of one: ignored by the protocol
 DISTRACTOR = 0  # a person who is no query: counts as a wrong answer
 UNKNOWN_CAMERA = -1  # equals no camera, not even another unknown one
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 DIGITS = 9  # of an identity's or camera's number: it must fit into an array
+
+Item = TypeVar("Item")
 
 
 class DataError(ValueError):
@@ -63,6 +68,12 @@ class Dataset:
 def people(*parts: Iterable[Sample]) -> int:
     """How many people are on the pictures; distractors and junk are none."""
     return len({sample.identity for part in parts for sample in part} - {DISTRACTOR, JUNK})
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` items (or all, where there are fewer) evenly over the sequence: of a sorted data set, every camera and
+    many people are among them."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items)), dtype=int)]
 
 
 def short_name(name: str) -> str:

@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.data.dataset import DISTRACTOR, Sample, short_name
+from training.data.dataset import DISTRACTOR, Sample, short_name, spread
 from training.figures.curves import Accuracy, Cmc, draw_accuracy, draw_cmc, draw_losses
 from training.figures.embeddings import FEWEST, Scatter, draw_scatter, perplexity_of, project
 from training.figures.maps import draw_kernel, draw_people, draw_stages, received_attention
 from training.figures.material import Material, Missing
 from training.figures.ranked import RankedList, count_matches, draw_ranked, nearest
-from training.figures.runs import Group, Run, groups
+from training.figures.runs import Group, Run
 from training.figures.variants import CROSS_ENTROPY, DUKE, NONE, OURS, SPATIAL, TRIPLET, Variant
 from training.retrieval.metrics import rank_metrics
 from training.retrieval.ranking import Ranking
@@ -50,7 +50,7 @@ def draw_embeddings(material: Material) -> Drawn:
 
 def draw_accuracies(material: Material) -> Drawn:
     """Figs. 6 and 7: of the models of Table 3 that were measured while they trained, one figure a data set."""
-    compared = [group for group in groups(material.runs) if group.first.variant in TABLE_3]
+    compared = [group for group in material.groups() if group.first.variant in TABLE_3]
     models = [(group, model) for group in compared if (model := _accuracy(group)) is not None]
     if not models:
         raise Missing("a run of Table 3 that was measured while it trained (--set eval_every=N)")
@@ -64,13 +64,13 @@ def draw_accuracies(material: Material) -> Drawn:
 
 def draw_loss_curves(material: Material) -> Drawn:
     """Fig. 8, of the runs under each loss, one figure a data set; where there are none, of the first run."""
-    logged = [group for group in groups(material.runs) if group.first.steps()]
-    chosen = [group for group in logged if group.first.variant in LOSSES] or logged[:1]
+    logged = [(group, run) for group in material.groups() if (run := _logged(group)) is not None]
+    chosen = [(group, run) for group, run in logged if run.variant in LOSSES] or logged[:1]
     if not chosen:
         raise Missing("a run's folder with steps.jsonl")
-    material.of([group.first for group in chosen])
-    for data in dict.fromkeys(group.first.data for group in chosen):
-        panels = {_loss_title(group): _losses(group.first) for group in chosen if group.first.data == data}
+    material.of([run for _, run in chosen])
+    for data in dict.fromkeys(run.data for _, run in chosen):
+        panels = {_loss_title(group): _losses(run) for group, run in chosen if run.data == data}
         yield f"fig8-losses-{short_name(data)}", draw_losses(panels, data)
 
 
@@ -123,16 +123,11 @@ def draw_ranked_lists(material: Material) -> Drawn:
 def draw_cmc_curves(material: Material) -> Drawn:
     """Of every model on one data set: as the ablation measured it where it did, else measured here."""
     data = material.data.name if material.data else material.runs[0].data
-    found = [(group, model) for group in groups(material.runs) if (model := _cmc(material, group, data)) is not None]
+    found = [(group, model) for group in material.groups() if (model := _cmc(material, group, data)) is not None]
     if not found:
         raise Missing("--data and a checkpoint, or the runs of an ablation")
     queries = len(material.ranking().query) if material.data else _queries([group for group, _ in found])
     yield "cmc", draw_cmc([model for _, model in found], data, queries)
-
-
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """`count` samples (or all, where there are fewer) evenly over the sequence."""
-    return [samples[i] for i in np.linspace(0, len(samples) - 1, min(count, len(samples)), dtype=int)]
 
 
 def people_of(ranking: Ranking) -> list[Sample]:
@@ -142,8 +137,7 @@ def people_of(ranking: Ranking) -> list[Sample]:
         if sample.identity > DISTRACTOR:
             pictures.setdefault(sample.identity, []).append(sample)
     people = [pictures[identity] for identity in sorted(pictures) if len(pictures[identity]) > 1]
-    chosen = [people[i] for i in np.linspace(0, len(people) - 1, min(IDENTITIES, len(people)), dtype=int)]
-    return [sample for person in chosen for sample in person[:PICTURES]]
+    return [sample for person in spread(people, IDENTITIES) for sample in person[:PICTURES]]
 
 
 def _person(material: Material, sample: Sample) -> str:
@@ -170,12 +164,13 @@ def _first(material: Material, variant: Variant) -> Run | None:
 
 
 def _accuracy(group: Group) -> Accuracy | None:
-    """The group's measurements at the epochs that all its seeds have in common; None where there are none."""
-    measured = [
+    """The group's measurements at the epochs that all its measured seeds have in common; None where there are none."""
+    every = (
         {int(line["epoch"]): line for line in run.log() if {"epoch", "rank1", "mAP"} <= line.keys()}
         for run in group.runs
-    ]
-    epochs = sorted(set.intersection(*(set(lines) for lines in measured)))
+    )
+    measured = [lines for lines in every if lines]
+    epochs = sorted(set.intersection(*map(set, measured))) if measured else []
     if not epochs:
         return None
     rank1, mean_precision = (
@@ -191,6 +186,11 @@ def _loss_title(group: Group) -> str:
     return LOSSES[variant] if variant in LOSSES and group.title == variant.title else group.title
 
 
+def _logged(group: Group) -> Run | None:
+    """The first of the group's runs that logged its iterations."""
+    return next((run for run in group.runs if run.steps()), None)
+
+
 def _losses(run: Run) -> dict[str, NDArray[np.float64]]:
     """The parts of the loss that every iteration has, by their names."""
     steps = run.steps()
@@ -199,15 +199,25 @@ def _losses(run: Run) -> dict[str, NDArray[np.float64]]:
 
 
 def _cmc(material: Material, group: Group, data: str) -> Cmc | None:
-    known = [found for run in group.runs if (found := run.measured()) is not None and found.get("data") == data]
-    if known:
-        cmc, mean_precision = (np.array([found[name] for found in known], np.float64) for name in ("cmc", "mAP"))
-        return Cmc(group.title, cmc, mean_precision)
-    if material.data is None or group.first.shown is None:
+    """The curves of the group's seeds; None where no seed has one."""
+    found = [curve for run in group.runs if (curve := _cmc_of(material, run, data)) is not None]
+    if not found:
         return None
-    query, gallery = (material.embed_part(group.first, part) for part in ("query", "gallery"))
+    return Cmc(
+        group.title, np.array([cmc for cmc, _ in found]), np.array([mean_precision for _, mean_precision in found])
+    )
+
+
+def _cmc_of(material: Material, run: Run, data: str) -> tuple[Sequence[float], float] | None:
+    """CMC and mAP of a run, as the ablation measured them on this data, else measured now where that can be."""
+    measured = run.measured()
+    if measured is not None and measured.get("data") == data:
+        return measured["cmc"], measured["mAP"]
+    if material.data is None or run.shown is None:
+        return None
+    query, gallery = (material.embed_part(run, part) for part in ("query", "gallery"))
     metrics = rank_metrics(query, gallery, material.ranking().labels())
-    return Cmc(group.title, np.array([metrics.cmc]), np.array([metrics.mAP]))
+    return metrics.cmc, metrics.mAP
 
 
 MAKERS: dict[str, Callable[[Material], Drawn]] = {

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from training.data.dataset import Dataset, Sample
 from training.data.images import read_crop
 from training.figures.activations import Activations, look
-from training.figures.runs import Run
+from training.figures.runs import Group, Run, groups
 from training.figures.variants import OURS, Variant
 from training.network.model import Embedder
 from training.network.stored import load_checkpoint_model, read_checkpoint
@@ -48,6 +48,13 @@ class Material:
     def of(self, shown: Sequence[Run]) -> None:
         """Remark which runs a figure shows."""
         self.remarks.append(f"of {'; '.join(run.described for run in shown)}")
+
+    def groups(self) -> tuple[Group, ...]:
+        """The runs in groups of seeds (see `groups`). Remarks which are left out because their seed is there twice."""
+        found = groups(self.runs)
+        for run in (run for group in found for run in group.repeated):
+            self.remarks.append(f"{run.folder or run.checkpoint} is left out: a run like it has the same seed")
+        return found
 
     def test_data(self) -> Dataset:
         if self.data is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from training.config import Config
 from training.figures.variants import MEASURES, VARIANTS, Variant, variant_of
-from training.loop.checkpoint import LATEST
+from training.loop.checkpoint import LATEST, content_of
 from training.loop.runlog import LOG, RUN, STEPS
 from training.network.stored import read_checkpoint
 
@@ -21,7 +21,8 @@ ABLATION = "ablation.json"  # what was measured on a finished run of an ablation
 @dataclass(frozen=True)
 class Run:
     """One training run: its folder (None for a checkpoint on its own), settings and data, its checkpoint; how many
-    queries its data have, and the epochs behind a checkpoint on its own, where that is known."""
+    queries its data have, and the epochs behind a checkpoint on its own, where that is known; weights, teacher and
+    training pictures that it comes from, where it tells them."""
 
     name: str
     config: Config
@@ -30,6 +31,7 @@ class Run:
     folder: Path | None
     queries: int | None = None
     epoch: int | None = None
+    origin: tuple[str, ...] = ()
 
     @property
     def variant(self) -> Variant | None:
@@ -76,10 +78,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed only, under one title."""
+    """Runs that differ in their seed only, under one title: one a seed, and `repeated` are the others."""
 
     title: str
     runs: tuple[Run, ...]
+    repeated: tuple[Run, ...] = ()
 
     @property
     def first(self) -> Run:
@@ -97,21 +100,33 @@ def find_runs(paths: Iterable[Path]) -> tuple[Run, ...]:
 
 def groups(runs: Sequence[Run]) -> tuple[Group, ...]:
     """The runs in groups of seeds, in the order of the tables, then as they are given; a group is called by its
-    variant where no other group is of that variant, else by its first run's name."""
-    found: dict[tuple[Config, str], list[Run]] = {}
+    variant where no other group is of that variant, else by its first run's name, or path where names are alike.
+
+    Of a seed that is there twice, the first run with a folder stays: its log tells more than a checkpoint."""
+    found: dict[tuple[Config, str, tuple[str, ...]], dict[int, list[Run]]] = {}
     for run in runs:
-        found.setdefault((replace(run.config, seed=0), run.data), []).append(run)
-    variants = [members[0].variant for members in found.values()]
+        seeds = found.setdefault((replace(run.config, seed=0), run.data, run.origin), {})
+        seeds.setdefault(run.config.seed, []).append(run)
+    members = [
+        [sorted(seed, key=lambda run: run.folder is None) for seed in seeds.values()] for seeds in found.values()
+    ]
+    firsts = [seeds[0][0] for seeds in members]
+    variants, names = [run.variant for run in firsts], [run.name for run in firsts]
 
     def title(run: Run) -> str:
-        name = run.variant.title if run.variant and variants.count(run.variant) == 1 else run.name
+        own = run.name if names.count(run.name) == 1 else str(run.folder or run.checkpoint)
+        name = run.variant.title if run.variant and variants.count(run.variant) == 1 else own
         done, epochs = run.epochs_done, run.config.epochs
         return name if done == epochs else f"{name} ({done} of {epochs} epochs)"
 
     def place(group: Group) -> int:
         return VARIANTS.index(group.first.variant) if group.first.variant else len(VARIANTS)
 
-    return tuple(sorted((Group(title(members[0]), tuple(members)) for members in found.values()), key=place))
+    grouped = (
+        Group(title(seeds[0][0]), tuple(seed[0] for seed in seeds), tuple(run for seed in seeds for run in seed[1:]))
+        for seeds in members
+    )
+    return tuple(sorted(grouped, key=place))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -185,7 +200,10 @@ def _runs_at(path: Path) -> list[Run]:
     if path.is_file():
         checkpoint = read_checkpoint(path)
         name = path.resolve().parent.name if path.name == LATEST else path.stem
-        return [Run(name, checkpoint.config, checkpoint.data_name, path, None, epoch=checkpoint.state["epoch"])]
+        told = checkpoint.state
+        return [
+            Run(name, checkpoint.config, checkpoint.data_name, path, None, epoch=told["epoch"], origin=_origin(told))
+        ]
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if (path / RUN).is_file():
@@ -212,4 +230,11 @@ def _run_of(folder: Path) -> Run:
         checkpoint if checkpoint.is_file() else None,
         folder,
         queries if isinstance(queries, int) else None,
+        origin=_origin(told),
     )
+
+
+def _origin(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a run tells of its weights, teacher and training pictures; files by their content."""
+    values = *(told.get(name) for name in ("initialisation", "teacher", "teacher_layout")), told["data"].get("sha256")
+    return tuple(str(content_of(value)) for value in values)

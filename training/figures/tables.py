@@ -21,7 +21,7 @@ LOGGED = {
     "triplet": "triplet",
     "accuracy": "accuracy",
     "alpha": "alpha",
-    "attention_ratio": "‖alpha·o‖ / ‖x‖",
+    "attention_ratio": "‖y − x‖ / ‖x‖",
     "attention_entropy": "entropy, nats",
 }
 
@@ -99,7 +99,7 @@ def runs_markdown(runs: Sequence[Ended]) -> str:
         cells = [
             str(len(run.log)),
             f"{minutes:.1f}",
-            *(f"{last[name]:.3f}" if name in last else "–" for name in LOGGED),
+            *(f"{last[name]:.3g}" if name in last else "–" for name in LOGGED),
             *(f"{100 * run.measured[name]:.1f}" for name in ("rank1", "mAP")),
         ]
         lines.append(f"| {run.title} | {' | '.join(cells)} |")

@@ -44,7 +44,7 @@ def check_same_run(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> Non
     state = {"config": checkpoint.config.to_dict()} | {key: checkpoint.state[key] for key in told}
     was, now = _flat("", state), _flat("", {key: provenance[key] for key in ("config", *told)})
     for name, value in now.items():
-        if _decides(name) and _content(was.get(name)) != _content(value):
+        if _decides(name) and content_of(was.get(name)) != content_of(value):
             raise ValueError(
                 f"{checkpoint.path} was trained with {name.removeprefix('config.')}={was.get(name)!r}, "
                 f"not {value!r}: give the same, or another --run folder"
@@ -56,7 +56,7 @@ def _decides(name: str) -> bool:
     return not name.startswith("data.") or name.startswith("data.train.") or name == "data.sha256"
 
 
-def _content(value: Any) -> Any:
+def content_of(value: Any) -> Any:
     """What an origin says of a file, without its name: "a.pt (sha256 …): stem, layer1, …" from "(sha256" on."""
     return FILE_NAME.sub("", value) if isinstance(value, str) else value
 

@@ -210,10 +210,12 @@ class Trainer:
         entropy = record.get("attention_entropy")
         if entropy is not None and entropy < COLLAPSED and not self.warned:
             self.warned = True
+            scores = "score_factor (0.1), or with scale_scores=true"  # which self-attention alone has
             log.warning(
                 "the attention has collapsed: attention_entropy is %.2g nats, each position attends to one alone; "
-                "start a new run with a smaller score_factor (0.1), or with scale_scores=true",
+                "start a new run with a smaller %s",
                 entropy,
+                scores if self.config.attention == "self" else "learning_rate",
             )
 
     def train_epoch(self, epoch: int, state: State) -> tuple[Record, list[Step]]:

@@ -174,6 +174,12 @@ def finite_rows(distances: Iterable[Distances], labels: LabelledPair) -> Iterato
 
 def check_matches(labels: LabelledPair) -> None:
     """Raises NoMatch unless some query has a match."""
+    for labelled, none in (
+        (labels.query_identities, "none of these pictures is a query, so that nobody asks"),
+        (labels.gallery_identities, "none of these pictures is in the gallery, so that nobody answers"),
+    ):
+        if not labelled.size:
+            raise NoMatch(f"{none}: take more cameras, or more pictures of each person")
     seen = False
     for same_camera, matches in labels.answers():
         if matches.size:

@@ -19,6 +19,7 @@ from training.retrieval.embedding import Embeddings, Model, embed_samples
 from training.retrieval.metrics import (
     LabelledPair,
     RankMetrics,
+    check_matches,
     cosine_distances,
     rank_metrics,
     rank_metrics_of_distances,
@@ -181,7 +182,9 @@ def file_sha256(path: Path) -> str:
 
 
 def _check_options(options: Options, ranking: Ranking, name: str) -> None:
-    """Raises DataError where something was asked for that the data cannot give: before anything is embedded."""
+    """Before anything is embedded: raises NoMatch where nothing can be measured, and DataError where something was
+    asked for that the data cannot give."""
+    check_matches(ranking.labels())
     if options.camera_pairs and not ranking.knows_cameras:
         raise DataError(f"{name}: there are no camera pairs where no camera is known")
     if options.multi_query and not ranking.knows_cameras:

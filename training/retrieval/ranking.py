@@ -13,7 +13,8 @@ from training.retrieval.metrics import LabelledPair
 Split = Literal["test", "train", "all"]
 PROTOCOLS: dict[Split, str] = {
     "test": "single query, same identity in the same camera and junk left out, distractors kept",
-    "train": "the training part; identities seen in training; the first crop of each in each camera is its query",
+    "train": "the training part, those of its identities too that a run held out; the first crop of each in each "
+    "camera is its query",
     "all": "all people, those of the training part too, for a model that learnt from none of them; single query, same "
     "identity in the same camera and junk left out, distractors kept",
 }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from training.figures.variants import MEASURES, NONE, OURS, TRIPLET
 BASE = build_config("smoke")
 
 
-def write_run(folder: Path, config: Config, data: str = "drawn") -> Path:
+def write_run(folder: Path, config: Config, data: str = "drawn", sha256: str | None = None, **told: Any) -> Path:
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"config": config.to_dict(), "data": {"name": data}}))
+    record = {"config": config.to_dict(), "data": {"name": data, "sha256": sha256}, **told}
+    (folder / "run.json").write_text(json.dumps(record))
     return folder
 
 
@@ -75,6 +77,54 @@ def test_seeds_are_one_group_under_their_variants_name(tmp_path: Path) -> None:
         ("self-attention", ["a", "b"]),
         ("triplet alone", ["t"]),
     ]
+
+
+PRETRAINED = "a.pt (sha256 0123456789abcdef): stem, layer1"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"initialisation": "from scratch, no pretrained weights"},
+        {"initialisation": PRETRAINED.replace("0123", "4567")},
+        {"teacher": "b.onnx (sha256 0123456789abcdef)"},
+        {"teacher_layout": "imagenet"},
+        {"sha256": "of the pictures of other cameras"},
+    ],
+)
+def test_runs_that_start_or_learn_from_something_else_are_no_seeds_of_each_other(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    told: dict[str, Any] = {
+        "initialisation": PRETRAINED,
+        "teacher": "none",
+        "teacher_layout": None,
+        "sha256": "of all pictures",
+    }
+    renamed = {**told, "initialisation": PRETRAINED.replace("a.pt", "elsewhere/c.pt")}
+    folders = [
+        write_run(tmp_path / "a", seeded(BASE, 0), **told),
+        write_run(tmp_path / "b", seeded(BASE, 1), **told | other),
+        write_run(tmp_path / "c", seeded(BASE, 2), **renamed),
+    ]
+    found = groups(find_runs(folders))
+    assert [(group.title, [run.name for run in group.runs]) for group in found] == [("a", ["a", "c"]), ("b", ["b"])]
+
+
+def test_a_seed_counts_once(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name, seeded(BASE, seed)) for name, seed in (("a", 0), ("b", 1), ("again", 0))]
+    (found,) = groups(find_runs([*folders, folders[1]]))
+    assert [run.name for run in found.runs] == ["a", "b"]
+    assert [run.name for run in found.repeated] == ["again", "b"]
+    alone = replace(found.runs[0], name="alone", folder=None, checkpoint=tmp_path / "alone.pt")
+    (found,) = groups([alone, *found.runs])
+    assert [run.name for run in found.runs] == ["a", "b"]
+    assert found.repeated == (alone,)
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name / "run", BASE, sha256=name) for name in ("a", "b")]
+    assert [group.title for group in groups(find_runs(folders))] == [str(folder) for folder in folders]
 
 
 def test_different_runs_of_a_variant_keep_their_own_names(tmp_path: Path) -> None:

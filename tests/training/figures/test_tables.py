@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.figures.tables import Spread, markdown, record
+from training.figures.tables import Ended, Spread, markdown, record, runs_markdown
 from training.figures.variants import MARKET, MEASURES, TABLES
 
 ATTENTION, SCORES, _ = TABLES
@@ -57,6 +57,13 @@ def test_cuhk03_is_told_about_its_map() -> None:
     text = markdown(ATTENTION, {"self-attention": [run(0.6)]}, "CUHK03 (detected)")
     assert cells(text, "self-attention")[1:3] == ["60.0", "60.5"]
     assert "single-gallery-shot" in text
+
+
+def test_an_alpha_that_came_to_little_is_not_nothing() -> None:
+    ended = {"cross_entropy": 1.2804, "alpha": -0.00042, "attention_ratio": 0.00005, "attention_entropy": 3.3912}
+    text = runs_markdown([Ended("self-attention, seed 0", run(0.5), [ended])])
+    assert cells(text, "self-attention, seed 0")[3:9] == ["1.28", "–", "–", "-0.00042", "5e-05", "3.39"]
+    assert "| alpha | ‖y − x‖ / ‖x‖ |" in text  # which spatial attention has too
 
 
 def test_the_record_keeps_every_seed() -> None:

@@ -377,10 +377,19 @@ def test_bfloat16_trains(data: Dataset, tmp_path: Path) -> None:
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights_of(tmp_path).values())
 
 
+@pytest.mark.parametrize(
+    ("attention", "remedy"),
+    [("self", "smaller score_factor (0.1), or with scale_scores=true"), ("spatial", "smaller learning_rate\n")],
+)
 def test_a_collapsed_attention_is_told_once(
-    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    attention: str,
+    remedy: str,
+    data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(trainer, "attention_figures", lambda *_: {"attention_entropy": 4e-13})
-    Trainer(tiny("epochs=2"), data, tmp_path, "cpu").train("none")
+    Trainer(tiny("epochs=2", f"attention={attention}"), data, tmp_path, "cpu").train("none")
     assert caplog.text.count("attention has collapsed: attention_entropy is 4e-13") == 1
-    assert "score_factor" in caplog.text
+    assert remedy in caplog.text

@@ -158,6 +158,10 @@ def test_it_is_said_why_nothing_can_be_measured() -> None:
         rank_metrics_of_distances(np.zeros((1, 2)), LabelledPair.of([5], [1], [5, 3], [1, 2]))
     with pytest.raises(NoMatch, match="none of their identities is in the gallery"):
         rank_metrics_of_distances(np.zeros((1, 2)), LabelledPair.of([5], [1], [4, 3], [1, 2]))
+    with pytest.raises(NoMatch, match="none of these pictures is a query, so that nobody asks"):
+        rank_metrics_of_distances(np.zeros((0, 2)), LabelledPair.of([], [], [4, 3], [1, 2]))
+    with pytest.raises(NoMatch, match="none of these pictures is in the gallery, so that nobody answers"):
+        rank_metrics_of_distances(np.zeros((1, 0)), LabelledPair.of([5], [1], [], []))
 
 
 def test_rows_may_come_one_by_one() -> None:

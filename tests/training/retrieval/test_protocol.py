@@ -68,7 +68,9 @@ def test_embeddings_of_other_pictures_are_refused(data: Dataset, tmp_path: Path)
 
 
 def test_the_training_part_can_be_measured(own_file: Path, data: Dataset) -> None:
-    assert evaluate(OnnxModel(own_file), data, split="train").queries == 6
+    found = evaluate(OnnxModel(own_file), data, split="train")
+    assert found.queries == 6
+    assert found.protocol.startswith("the training part, those of its identities too that a run held out; ")
 
 
 def test_progress_is_shown_on_the_given_console(own_file: Path, data: Dataset) -> None:
