@@ -168,7 +168,8 @@ class MilvusGallery(Closing):
         same call again does the rest. Raises as the embedded gallery does.
         """
         vectors = [self._stored_form(item) for item in items]
-        known = self._crops.find(sorted({item.crop_id for item in items}))
+        given = {item.crop_id: vector for item, vector in zip(items, vectors, strict=True) if vector is not None}
+        known = self._crops.find(sorted({item.crop_id for item in items}), given)
         written: dict[str, Stored] = {}
         pictures: dict[str, bytes] = {}
         enrolled = []
@@ -184,9 +185,10 @@ class MilvusGallery(Closing):
                 continue
             labels = merged(labels_of(before.crop), before.crop.not_identity, item.labels)
             after = replace(before.crop, **vars(labels))
-            status: EnrolStatus = "duplicate" if same_labels(before.crop, after) else "updated"
+            same = same_labels(before.crop, after) and not before.mended
+            status: EnrolStatus = "duplicate" if same else "updated"
             if status == "updated":
-                written[item.crop_id] = replace(before, crop=after)
+                written[item.crop_id] = replace(before, crop=after, mended=False)
             enrolled.append(Enrolled(item.crop_id, status, after.identity, after.camera))
         for crop_id, jpeg in pictures.items():
             self._crops.pictures.put(crop_id, jpeg)
@@ -201,10 +203,8 @@ class MilvusGallery(Closing):
         return None if item.embedding is None else ranking.stored_form(item.embedding, self._dim)
 
     def known(self, crop_ids: Iterable[str]) -> set[str]:
-        """Those already enrolled."""
-        wanted = sorted(set(crop_ids))
-        rows = self._server.rows(self._collections.crops, among(KEY, wanted), [KEY], strong=True) if wanted else []
-        return {row[KEY] for row in rows}
+        """Those already enrolled: `enrol` takes them without embedding. One with a damaged embedding is not."""
+        return self._crops.sound(sorted(set(crop_ids)))
 
     def get(self, crop_id: str, *, strong: bool = False) -> Crop:
         """Raises UnknownCrop."""
