@@ -15,7 +15,7 @@ from time import perf_counter
 import faiss
 
 from service.gallery.contract import AnyGallery
-from service.gallery.records import Answer, Probe
+from service.gallery.records import Answer, GalleryUnavailable, Probe
 from service.inference.feed import DEADLINE_SECONDS
 from service.inference.outcomes import QueueFull, TooLate
 
@@ -102,22 +102,33 @@ class _Lane:
             if not wanted:
                 continue
             started = perf_counter()
-            for waiting, found in zip(wanted, await self._search(wanted), strict=True):
+            answers = await self._search(wanted)
+            for waiting, found in zip(wanted, answers, strict=True):
                 waiting.settle(found)
+            if len(wanted) > 1 and all(isinstance(found, GalleryUnavailable) for found in answers):
+                self._refuse_waiting(answers[0])
             seconds = max((perf_counter() - started) / len(wanted), LEAST_SECONDS)
             self._seconds += self._weight * (seconds - self._seconds)
             self._weight = RATE_SMOOTHING
 
+    def _refuse_waiting(self, reason: Answer | BaseException) -> None:
+        """Answers those that wait as the many before them: a gallery that is away would keep them as long again."""
+        while self._waiting:
+            self._waiting.popleft().settle(reason)
+
     async def _search(self, batch: Sequence[_Waiting]) -> Sequence[Answer | BaseException]:
-        """An answer or an error for each; what fails together is searched one by one, and fails alone."""
+        """An answer or an error for each; what fails together is searched one by one, and fails alone.
+
+        A gallery that is away is not asked again for each, nor is any asked for those whose client has gone.
+        """
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._thread, self._gallery.query_all, [one.probe for one in batch])
         except Exception as error:
-            if len(batch) <= 1:
+            if len(batch) <= 1 or isinstance(error, GalleryUnavailable):
                 return [error for _ in batch]
             logger.warning("queries failed together; searching one by one", exc_info=error)
-            return [found for one in batch for found in await self._search([one])]
+            return [error if one.answer.done() else (await self._search([one]))[0] for one in batch]
 
 
 class Searches:

@@ -1,7 +1,8 @@
 """What filters and ranking need and hits show of every crop, in compact arrays aligned with the vectors.
 
 Position i of every array is vector i of the index. Rows ascend with positions. A crop takes 66 bytes (66 MB at
-a million), and every different name is held once; in return a query needs no SQL statement.
+a million), and every different name is held once, until what nobody has is dropped with the removed crops; in return a
+query needs no SQL statement.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ CROP_ID_LENGTH = 36  # a UUID as text
 class Names:
     """Small integers for names."""
 
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-        self._names: list[str] = []
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """Different `names` have the codes from 0 up."""
+        self._names = list(names)
+        self._codes = {name: code for code, name in enumerate(self._names)}
 
     def encode(self, name: str | None) -> int:
         if name is None:
@@ -38,6 +40,11 @@ class Names:
         if code == len(self._names):
             self._names.append(name)
         return code
+
+    def only_used(self, codes: NDArray[np.int32]) -> Names:
+        """The names in use, and no others; `codes` [n], all that stand for them, are renumbered in place."""
+        codes[:], listed = self.used(codes)
+        return Names(listed)
 
     def decode(self, code: int) -> str | None:
         return None if code == NOBODY else self._names[code]
@@ -184,9 +191,7 @@ class Columns:
 
     def thaw(self, frozen: Frozen) -> None:
         """Takes over what was frozen; there must be no crops yet."""
-        for names, listed in ((self._identities, frozen.identities), (self._cameras, frozen.cameras)):
-            for name in listed:
-                names.encode(name)
+        self._identities, self._cameras = Names(frozen.identities), Names(frozen.cameras)
         self._row.extend(frozen.row)
         self._crop_id.extend(frozen.crop_id)
         self._identity.extend(frozen.identity)
@@ -233,9 +238,11 @@ class Columns:
         self.crop_count -= 1
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
-        """Drops the positions where `mask` is False; the others move together."""
+        """Drops the positions where `mask` is False, and the names that nothing has then; the others move together."""
         for column in self._arrays():
             column.keep(mask)
+        self._identities = self._identities.only_used(self.identity)
+        self._cameras = self._cameras.only_used(self._camera.values)
         self._members = Members()
         named = np.flatnonzero(self.present)
         self._members.add(self.identity[named], named)

@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from service.gallery.audit import Act
 from service.gallery.erasures import Receipt, Selection
 from service.gallery.identities import Correction, Identity, IdentityPage, Renamed
-from service.gallery.records import Answer, Crop, Enrolled, Filters, InvalidEmbedding, NewCrop, Page, Probe
+from service.gallery.records import (
+    Answer,
+    Crop,
+    Enrolled,
+    Filters,
+    GalleryUnavailable,
+    InvalidEmbedding,
+    NewCrop,
+    Page,
+    Probe,
+)
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -94,7 +104,7 @@ class AnyGallery(Protocol):
 
     def page(self, filters: Filters, limit: int, cursor: str | None, *, strong: bool = False) -> Page: ...
 
-    def query_all(self, probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]: ...
+    def query_all(self, probes: Sequence[Probe]) -> Sequence[Answer | InvalidEmbedding | GalleryUnavailable]: ...
 
     def close(self) -> None: ...
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +18,20 @@ from numpy.typing import NDArray
 from service.gallery.records import Crop, UnknownCrop
 from service.gallery_milvus.collections import NAME, UNUSED, Collections
 from service.gallery_milvus.pictures import Pictures
-from service.gallery_milvus.rows import EVERYTHING, KEY, crop_of, row_of, vector_of
-from service.gallery_milvus.server import Server, among, quoted
+from service.gallery_milvus.rows import EVERYTHING, KEY, VECTOR, crop_of, is_sound, row_of, vector_of
+from service.gallery_milvus.server import Row, Server, among, quoted
 
 AT_ONCE = 500  # crops with embeddings in one call: 4 MB at D = 2048
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A crop with all that belongs to it; `vector` [D] is as stored."""
+    """A crop with all that belongs to it; `vector` [D] is as stored, or `mended`: in the place of a damaged one."""
 
     crop: Crop
     vector: NDArray[np.float16]
     seq: int
+    mended: bool = False
 
 
 class Crops:
@@ -46,14 +48,28 @@ class Crops:
             self._last = max(self._last + 1, time.time_ns() // 1000)
             return self._last
 
-    def find(self, crop_ids: Sequence[str]) -> dict[str, Stored]:
-        """Those that are there, by id, with all that was acknowledged. Raises GalleryDamaged."""
+    def find(
+        self, crop_ids: Sequence[str], given: Mapping[str, NDArray[np.float16]] = MappingProxyType({})
+    ) -> dict[str, Stored]:
+        """Those that are there, by id, with all that was acknowledged.
+
+        A crop whose embedding is damaged has the one that is `given` for it; raises GalleryDamaged where none is.
+        """
         found = {}
+        for row in self._rows(crop_ids, EVERYTHING):
+            mended = row[KEY] in given and not is_sound(row)
+            vector = given[row[KEY]] if mended else vector_of(row)
+            found[row[KEY]] = Stored(crop_of(row), vector, int(row["seq"]), mended)
+        return found
+
+    def sound(self, crop_ids: Sequence[str]) -> set[str]:
+        """Those that are there with an embedding that is not damaged."""
+        return {row[KEY] for row in self._rows(crop_ids, ["crc32", VECTOR]) if is_sound(row)}
+
+    def _rows(self, crop_ids: Sequence[str], fields: Sequence[str]) -> Iterator[Row]:
         for start in range(0, len(crop_ids), AT_ONCE):
             which = among(KEY, crop_ids[start : start + AT_ONCE])
-            for row in self.server.rows(self.collections.crops, which, [KEY, *EVERYTHING], strong=True):
-                found[row[KEY]] = Stored(crop_of(row), vector_of(row), int(row["seq"]))
-        return found
+            yield from self.server.rows(self.collections.crops, which, [KEY, *fields], strong=True)
 
     def one(self, crop_id: str) -> Stored:
         """Raises UnknownCrop."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +45,7 @@ from service.gallery_milvus.searching import Searcher
 from service.gallery_milvus.server import Server, among
 
 CHECK_SECONDS = 2.0
+MOST_AT_ONCE = 32  # queries: as many as the service hands over together, so that none waits for another's deadline
 
 _log = logging.getLogger(__name__)
 
@@ -165,7 +168,8 @@ class MilvusGallery(Closing):
         same call again does the rest. Raises as the embedded gallery does.
         """
         vectors = [self._stored_form(item) for item in items]
-        known = self._crops.find(sorted({item.crop_id for item in items}))
+        given = {item.crop_id: vector for item, vector in zip(items, vectors, strict=True) if vector is not None}
+        known = self._crops.find(sorted({item.crop_id for item in items}), given)
         written: dict[str, Stored] = {}
         pictures: dict[str, bytes] = {}
         enrolled = []
@@ -181,9 +185,10 @@ class MilvusGallery(Closing):
                 continue
             labels = merged(labels_of(before.crop), before.crop.not_identity, item.labels)
             after = replace(before.crop, **vars(labels))
-            status: EnrolStatus = "duplicate" if same_labels(before.crop, after) else "updated"
+            same = same_labels(before.crop, after) and not before.mended
+            status: EnrolStatus = "duplicate" if same else "updated"
             if status == "updated":
-                written[item.crop_id] = replace(before, crop=after)
+                written[item.crop_id] = replace(before, crop=after, mended=False)
             enrolled.append(Enrolled(item.crop_id, status, after.identity, after.camera))
         for crop_id, jpeg in pictures.items():
             self._crops.pictures.put(crop_id, jpeg)
@@ -198,10 +203,8 @@ class MilvusGallery(Closing):
         return None if item.embedding is None else ranking.stored_form(item.embedding, self._dim)
 
     def known(self, crop_ids: Iterable[str]) -> set[str]:
-        """Those already enrolled."""
-        wanted = sorted(set(crop_ids))
-        rows = self._server.rows(self._collections.crops, among(KEY, wanted), [KEY], strong=True) if wanted else []
-        return {row[KEY] for row in rows}
+        """Those already enrolled: `enrol` takes them without embedding. One with a damaged embedding is not."""
+        return self._crops.sound(sorted(set(crop_ids)))
 
     def get(self, crop_id: str, *, strong: bool = False) -> Crop:
         """Raises UnknownCrop."""
@@ -249,15 +252,17 @@ class MilvusGallery(Closing):
         """
         return self._searcher.answer(ranking.combine(embeddings, self._dim), options)
 
-    def query_all(self, probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]:
-        """Answers many queries, one after the other."""
-        answers: list[Answer | InvalidEmbedding] = []
-        for probe in probes:
-            try:
-                answers.append(self.query(probe.embeddings, probe.options))
-            except InvalidEmbedding as error:
-                answers.append(error)
-        return answers
+    def query_all(self, probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding | GalleryUnavailable]:
+        """Answers many queries at once, each on its own: what fails, fails alone. Order is kept."""
+        # They mostly wait for Milvus. FAISS would start a team of threads for what each of them measures.
+        with ThreadPoolExecutor(MOST_AT_ONCE, "gallery-milvus-query", faiss.omp_set_num_threads, (1,)) as threads:
+            return list(threads.map(self._outcome, probes))
+
+    def _outcome(self, probe: Probe) -> Answer | InvalidEmbedding | GalleryUnavailable:
+        try:
+            return self.query(probe.embeddings, probe.options)
+        except (InvalidEmbedding, GalleryUnavailable) as error:
+            return error
 
 
 def _new(item: NewCrop) -> Crop:

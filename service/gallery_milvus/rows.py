@@ -66,10 +66,18 @@ def hit_of(row: Row) -> HitCrop:
 
 def vector_of(row: Row) -> NDArray[np.float16]:
     """The embedding [D] in a row that has it and its checksum. Raises GalleryDamaged."""
-    vector = np.asarray(row[VECTOR], np.float32).astype(np.float16)
-    if zlib.crc32(vector.tobytes()) != row["crc32"]:
+    if not is_sound(row):
         raise GalleryDamaged(f"The stored embedding of crop {row[KEY]} is damaged; enrol its picture again.")
-    return vector
+    return _vector(row)
+
+
+def is_sound(row: Row) -> bool:
+    """Whether the embedding in a row that has it and its checksum is the one that was stored."""
+    return zlib.crc32(_vector(row).tobytes()) == int(row["crc32"])
+
+
+def _vector(row: Row) -> NDArray[np.float16]:
+    return np.asarray(row[VECTOR], np.float32).astype(np.float16)
 
 
 def same_labels(one: Crop, other: Crop) -> bool:

@@ -59,6 +59,6 @@ def _load_gpu(file: ModelFile, provider: str, threads: int, max_batch: int | Non
             f"This ONNX Runtime has no {provider}, only {', '.join(available)};"
             " install the extra gpu instead of cpu, in an environment of its own, or set RESIGHT_DEVICE=cpu."
         )
-    from service.inference.gpu import load_gpu  # with the onnx package, which a CPU does without
+    from service.inference.gpu import load_gpu  # of which a CPU has no use
 
     return load_gpu(file, provider, threads, max_batch or MAX_BATCH_GPU, cache)

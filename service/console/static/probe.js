@@ -1,6 +1,7 @@
 // The person that is looked for: pictures of the visitor's, or crops of the gallery.
 
 import { el, picture } from "./api.js";
+import { readMarketName } from "./marketnames.js";
 
 export const MAX_PICTURES = 16;
 const MAX_BYTES = 8 * 2 ** 20;
@@ -14,13 +15,13 @@ export function refusal(file) {
   return null;
 }
 
-// A picture of the visitor's. Names in the form of Market-1501 say the camera.
+// A picture of the visitor's. Names in the form of Market-1501 say the camera, as they do when it is enrolled.
 export function fileProbe(file) {
   const url = URL.createObjectURL(file);
   const image = el("img", { src: url, alt: "" });
-  const camera = /^-?\d+_c(\d+)s\d/.exec(file.name);
+  const camera = readMarketName(file.name)?.camera ?? null;
   const one = frame(image, file.name);
-  return { ...one, file, name: file.name, camera: camera && `c${camera[1]}`, forget: () => URL.revokeObjectURL(url) };
+  return { ...one, file, name: file.name, camera, forget: () => URL.revokeObjectURL(url) };
 }
 
 // A crop of the gallery, as the API describes it.

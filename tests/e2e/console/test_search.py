@@ -111,6 +111,15 @@ def test_filters_and_not_this_camera(filled: Served, visit: Callable[..., Watche
     assert page.locator("#probe li").count() == 1
 
 
+def test_the_camera_in_a_name_of_dukemtmc(filled: Served, visit: Callable[..., Watched], tmp_path: Path) -> None:
+    watched = visit(filled)
+    named = tmp_path / "0004_c3_f0046985.jpg"
+    named.write_bytes(PROBE.read_bytes())
+    choose(watched.page, named)
+    watched.page.click("#not-own")
+    watched.until("document.querySelector('#curl').textContent.includes('exclude_camera=c3')")
+
+
 def test_attention_over_the_probe_and_each_match(
     filled: Served, visit: Callable[..., Watched], shoot: Callable[..., Path]
 ) -> None:

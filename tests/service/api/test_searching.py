@@ -13,12 +13,12 @@ import pytest
 from service.api import searching
 from service.api.searching import LEAST_WAITING, MOST_TOGETHER, Searches
 from service.gallery.gallery import Gallery
-from service.gallery.records import Answer, InvalidEmbedding, Probe, QueryOptions
+from service.gallery.records import Answer, GalleryUnavailable, InvalidEmbedding, Probe, QueryOptions
 from service.inference.outcomes import QueueFull, TooLate
 
 
 class Counting:
-    """Answers a query with its `top_k` in `searched`, refuses that of 99, breaks at that of 100."""
+    """Answers a query with its `top_k` in `searched`, refuses that of 99, breaks at that of 100, is away at 98."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -30,6 +30,8 @@ class Counting:
         assert self.gate.wait(10)
         if 100 in numbers:
             raise MemoryError
+        if 98 in numbers:
+            raise GalleryUnavailable("away")
         return [InvalidEmbedding("refused") if n == 99 else Answer(None, (), n, exact=True) for n in numbers]
 
 
@@ -67,6 +69,76 @@ def test_what_waits_is_searched_at_once_and_fails_alone() -> None:
                 assert answer.searched == number
     waiting = [n for n in range(4, 4 + MOST_TOGETHER) if n != 6]
     assert gallery.batches == [[1, 2, 3], [*waiting, 99], [100, 7], [100], [7]]
+
+
+def test_a_gallery_that_is_away_is_not_asked_again_for_each() -> None:
+    gallery = Counting()
+
+    async def main() -> None:
+        searches = Searches(cast(Gallery, gallery))
+        first = asyncio.create_task(searches.answer(probe(1)))
+        await asyncio.sleep(0.05)
+        waiting = [asyncio.create_task(searches.answer(probe(98))) for _ in range(MOST_TOGETHER + 3)]
+        await asyncio.sleep(0.05)
+        gallery.gate.set()
+        assert (await first).searched == 1
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(one) for one in answers] == [GalleryUnavailable] * len(waiting)
+        assert (await searches.answer(probe(2))).searched == 2
+        with pytest.raises(GalleryUnavailable):
+            await searches.answer(probe(98))
+        searches.close()
+
+    asyncio.run(main())
+    assert gallery.batches == [[1], [98] * MOST_TOGETHER, [2], [98]]
+
+
+def test_a_query_that_alone_finds_the_gallery_away_fails_alone() -> None:
+    gallery = Counting()
+
+    async def main() -> None:
+        searches = Searches(cast(Gallery, gallery))
+        alone = asyncio.create_task(searches.answer(probe(98)))
+        await asyncio.sleep(0.05)
+        next_one = asyncio.create_task(searches.answer(probe(1)))
+        await asyncio.sleep(0.05)
+        gallery.gate.set()
+        with pytest.raises(GalleryUnavailable):
+            await alone
+        assert (await next_one).searched == 1
+        searches.close()
+
+    asyncio.run(main())
+    assert gallery.batches == [[98], [1]]
+
+
+def test_one_by_one_nothing_is_searched_for_who_has_gone() -> None:
+    gallery = Counting()
+    gallery.gate.set()
+    alone, go_on = threading.Event(), threading.Event()
+    answer = gallery.query_all
+
+    def query_all(probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]:
+        if len(probes) == 1:
+            alone.set()
+            assert go_on.wait(10)
+        return answer(probes)
+
+    gallery.query_all = query_all  # type: ignore[method-assign]
+
+    async def main() -> None:
+        searches = Searches(cast(Gallery, gallery))
+        tasks = [asyncio.create_task(searches.answer(probe(n))) for n in (1, 2, 100, 3)]
+        assert await asyncio.to_thread(alone.wait, 10)
+        tasks[1].cancel()
+        await asyncio.sleep(0.05)
+        go_on.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(one) for one in answers] == [Answer, asyncio.CancelledError, MemoryError, Answer]
+        searches.close()
+
+    asyncio.run(main())
+    assert gallery.batches == [[1, 2, 100, 3], [1], [100], [3]]
 
 
 def test_it_goes_on_after_a_pause() -> None:

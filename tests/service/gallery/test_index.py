@@ -147,6 +147,33 @@ def test_columns_in_reserved_room() -> None:
     assert [crop.identity for crop in columns.crops(np.arange(4))] == ["p1", "p2", "p4", "p5"]
 
 
+def test_names_that_nobody_has_go_with_the_removed_crops() -> None:
+    columns = Columns()
+    named = [("p0", "c0"), ("p1", "c1"), (None, None), ("p2", "c0"), ("p3", "c2")]
+    columns.append([Entry(n, crop_id(n), p, c, None) for n, (p, c) in enumerate(named)], np.ones(5, np.bool_))
+    columns.relabel(Entry(4, crop_id(4), "p4", "c1", None))
+    columns.remove(0)
+    columns.keep(columns.present.copy())
+    assert columns._identities._names == ["p1", "p2", "p4"]
+    assert columns._cameras._names == ["c0", "c1"]
+
+    def check(expected: list[tuple[str | None, str | None]]) -> None:
+        shown = columns.crops(np.arange(len(columns)))
+        assert [(crop.identity, crop.camera) for crop in shown] == expected
+        for name in ("p0", "p1", "p2", "p3", "p4", "p5"):
+            mask = [identity == name for identity, _ in expected]
+            assert columns.select(Filters(identities=frozenset({name}))).tolist() == mask
+        for crop, code in zip(shown, columns.identity.tolist(), strict=True):
+            mine = [position for position, (identity, _) in enumerate(expected) if identity == crop.identity]
+            assert code == NOBODY or sorted(columns.members(np.array([code])).tolist()) == mine
+
+    check([("p1", "c1"), (None, None), ("p2", "c0"), ("p4", "c1")])
+    columns.append([Entry(7, crop_id(7), "p0", "c2", None)], np.ones(1, np.bool_))
+    columns.relabel(Entry(1, crop_id(1), "p5", "c2", None))
+    check([("p5", "c2"), (None, None), ("p2", "c0"), ("p4", "c1"), ("p0", "c2")])
+    assert columns.identity_count == 4
+
+
 def test_what_is_damaged_costs_an_unfiltered_query_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = Columns()
     names = ["p0", "p1", "p1", None, None, "p2"]
