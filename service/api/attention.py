@@ -1,4 +1,4 @@
-"""`/gallery/{crop_id}/attention.png`: where the model looks in an enrolled crop."""
+"""`/gallery/{crop_id}/attention.png`: an enrolled crop under the model's attention."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ Series = NDArray[np.float64]
 
 CMC_RANKS = 20
 MARKED_RANKS = (1, 5, 10, 20)  # the tables' ranks
+TITLE_LETTERS = 12  # that an inch has room for
 SMOOTHED_OVER = 40  # the curve's length over the window of its running mean
 SUM = "sum"
 
@@ -76,7 +78,7 @@ def draw_accuracy(models: Sequence[Accuracy], data: str, queries: int | None = N
 def draw_losses(panels: Mapping[str, Mapping[str, Series]], data: str) -> Figure:
     """Fig. 8: a panel for each run, by its title; of each part of its loss, by its name, the value at every
     iteration [T], faint, and its running mean, on a logarithmic scale. Several parts have their sum besides."""
-    figure = new_figure(max(4.6, 3.0 * len(panels) + 0.6), 3.3)
+    figure = new_figure(max(6.4, 3.0 * len(panels) + 0.6), 3.3)
     every_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     lowest = np.inf
     names = [*dict.fromkeys(name for parts in panels.values() for name in parts), SUM]
@@ -91,7 +93,8 @@ def draw_losses(panels: Mapping[str, Mapping[str, Series]], data: str) -> Figure
             lowest = min(lowest, smooth[smooth > 0].min(initial=np.inf))
         axes.set(xlabel="iteration", title=title)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.legend(loc="lower left")
+        # Losses fall: where there are many parts, the free corner is the upper right one.
+        axes.legend(**({"loc": "lower left"} if len(names) <= 3 else {"loc": "upper right", "ncols": 3}))
     every_axes[0].set_ylabel("loss")
     if np.isfinite(lowest):  # a hinge that every triplet satisfies is zero, and has no logarithm
         every_axes[0].set_yscale("log", nonpositive="mask")
@@ -100,7 +103,8 @@ def draw_losses(panels: Mapping[str, Mapping[str, Series]], data: str) -> Figure
         every_axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         every_axes[0].yaxis.set_major_formatter("{x:g}")
         every_axes[0].yaxis.set_minor_formatter(NullFormatter())
-    figure.suptitle(f"Data: {data}, training part. Loss of every iteration, faint, and its running mean")
+    said = f"Data: {data}, training part. Loss of every iteration, faint, and its running mean"
+    figure.suptitle(fill(said, int(TITLE_LETTERS * figure.get_figwidth())))
     return figure
 
 

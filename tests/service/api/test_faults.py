@@ -276,7 +276,7 @@ def test_long_searches_hold_up_nothing_else(service: Served, monkeypatch: pytest
     gallery, gate, searching = service.runtime.gallery, threading.Event(), threading.Semaphore(0)
     search = gallery.query_all
 
-    def slow(probes: Sequence[Probe]) -> list[Answer | InvalidEmbedding]:
+    def slow(probes: Sequence[Probe]) -> Sequence[Answer | InvalidEmbedding | GalleryUnavailable]:
         searching.release()
         assert gate.wait(30)
         return search(probes)
