@@ -74,7 +74,7 @@ def test_six_runs_make_three_tables(ablated: Path, drawn: Path) -> None:
         last, measured = run.log()[-1], run.measured()
         assert measured is not None
         assert cells[1] == "2"
-        assert cells[3:5] == [f"{last[name]:.3f}" if name in last else "–" for name in ("cross_entropy", "triplet")]
+        assert cells[3:5] == [f"{last[name]:.3g}" if name in last else "–" for name in ("cross_entropy", "triplet")]
         assert (cells[6] == "–") == (run.config.attention != "self")  # alpha
         assert cells[-2:] == [f"{100 * measured[name]:.1f}" for name in ("rank1", "mAP")]
     found = {run.variant.key: run.measured() for run in runs if run.variant}
