@@ -24,7 +24,7 @@ SQLITE_SCHEME = "sqlite:///"
 LOOPBACK = "127.0.0.1"
 MOST_THREADS = 1024
 ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
-HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")  # as in a URL: an IPv6 address is in brackets
+HOST_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\]")  # as in a URL: IPv6 in brackets
 SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_\w+")  # of a Kubernetes Service named resight
 
 
@@ -206,10 +206,10 @@ class Settings(BaseSettings):
 
     @property
     def host_names(self) -> frozenset[str] | None:
-        """`allowed_hosts` one by one, in lower case and without brackets; None where it is not set."""
+        """`allowed_hosts` one by one, in lower case, without brackets and the root's dot; None where it is not set."""
         if self.allowed_hosts is None:
             return None
-        return frozenset(name.strip().strip("[]").lower() for name in self.allowed_hosts.split(","))
+        return frozenset(name.strip().strip("[]").rstrip(".").lower() for name in self.allowed_hosts.split(","))
 
     @property
     def milvus_address(self) -> Address | None:

@@ -71,7 +71,7 @@ def sent_by_own_page(headers: Headers) -> bool:
 def _host(url: str) -> str:
     """The host in lower case, without port and brackets; empty where there is none."""
     try:
-        return urlsplit(url).hostname or ""
+        return (urlsplit(url).hostname or "").rstrip(".")  # a full name may end with the root's dot
     except ValueError:
         return ""
 

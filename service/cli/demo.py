@@ -13,7 +13,7 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -147,14 +147,21 @@ def _started(model: Path | None) -> Iterator[str]:
                 start_new_session=True,  # Ctrl-C is for the demo, which ends it
             ) as process,
         ):
+            earlier = signal.signal(signal.SIGTERM, _end)
             try:
                 yield _address(process, log)
             finally:
+                signal.signal(signal.SIGTERM, earlier)
                 process.send_signal(signal.SIGINT)
                 try:
                     process.wait(LONGEST_END)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+
+def _end(_number: int, _frame: object) -> NoReturn:
+    """Ends the demo as Ctrl-C does, and the service with it."""
+    raise KeyboardInterrupt
 
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.messages import printing, refusals, say, stop
+from service.cli.jobrunning import settings_of
+from service.cli.messages import printing, say, stop
 from service.cli.options import Json
 
 if TYPE_CHECKING:
@@ -30,17 +31,10 @@ def maintain(
     jumped ahead would make all of them too old. Of a gallery in Milvus this command does it, and what else there is
     to do for all replicas: run it now and then.
     """
-    from pydantic import ValidationError
-
     from service.gallery.records import GalleryError
     from service.gallery.retention import confirm_purge, past_retention
-    from service.settings import Settings
 
-    chosen = {"gallery": gallery, "retention_days": retention_days}
-    try:
-        settings = Settings(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        stop(refusals(error))
+    settings = settings_of(gallery=gallery, retention_days=retention_days)
     days = settings.retention_days
     if settings.milvus_address is not None:
         _maintain_milvus(settings, confirm)

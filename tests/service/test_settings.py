@@ -150,5 +150,7 @@ def test_everybody_may_be_let_in_on_purpose() -> None:
 
 def test_names_of_the_service() -> None:
     assert Settings().host_names is None
-    named = Settings(allowed_hosts="Resight, reid.example.org,[::1]")
+    named = Settings(allowed_hosts="Resight, reid.example.org.,[::1]")
     assert named.host_names == frozenset({"resight", "reid.example.org", "::1"})
+    with pytest.raises(ValueError, match="the names are written A,B"):
+        Settings(allowed_hosts=".example.org")

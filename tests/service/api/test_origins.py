@@ -101,7 +101,8 @@ def named(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield service
 
 
-OWN = ["resight:8000", "RESIGHT", "reid.example.org", "localhost:9000", "127.0.0.1", "[::1]:8000", "172.18.0.3:8000"]
+OWN = ["resight:8000", "RESIGHT", "reid.example.org", "reid.example.org.:80", "localhost:9000", "localhost."]
+OWN += ["127.0.0.1", "[::1]:8000", "172.18.0.3:8000"]
 
 
 @pytest.mark.parametrize("host", OWN)

@@ -51,8 +51,9 @@ def test_drawn_people_do_not_get_among_real_ones(
         assert [one.identity for one in client.identities()] == ["anna"]
 
 
-def _demo_until_it_waits(*options: str | Path) -> str:
-    """Runs the demo in a process of its own, with a service of its own, and ends it with Ctrl-C; what it said."""
+def _demo_until_it_waits(*options: str | Path, end: int = signal.SIGINT) -> str:
+    """Runs the demo in a process of its own, with a service of its own, and ends it as Ctrl-C does, or with `end`; what
+    it said."""
     command = [*RESIGHT, "demo", "--no-browser", *map(str, options)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -62,7 +63,7 @@ def _demo_until_it_waits(*options: str | Path) -> str:
             said.append(line)
             if "until Ctrl-C" in line:
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         rest, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
@@ -76,8 +77,9 @@ def _demo_until_it_waits(*options: str | Path) -> str:
     return "".join(said)
 
 
-def test_where_nothing_answers_one_is_started(market: Path, model_path: Path) -> None:
-    _demo_until_it_waits("--crops", market, "--model", model_path, "--url", "http://127.0.0.1:1")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_where_nothing_answers_one_is_started(market: Path, model_path: Path, end: int) -> None:
+    _demo_until_it_waits("--crops", market, "--model", model_path, "--url", "http://127.0.0.1:1", end=end)
 
 
 def test_what_cannot_be_shown_is_told(tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch) -> None:

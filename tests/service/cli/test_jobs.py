@@ -78,6 +78,7 @@ def test_a_job_on_a_folder_needs_no_setting_of_the_address_or_of_milvus(
     other = f"sqlite:///{tmp_path / 'other'}"
     resight("import", tmp_path / "crops.tar", "--gallery", other, "--model", settings.model)
     assert resight("backup", tmp_path / "backup", "--gallery", other).stdout.startswith("24 crops")
+    resight("maintain", "--retention-days", "7", "--gallery", other)
 
 
 def test_ctrl_c_is_one_sentence(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
